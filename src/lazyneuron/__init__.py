@@ -1,0 +1,41 @@
+"""Measure, enforce and exploit the activation sparsity of Transformers (arXiv 2210.06313)."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lazyneuron.measure import Probe, watch
+    from lazyneuron.record import LazyneuronError, Record, RunFolder, Source, StoppedError, UsageError, Verdict
+    from lazyneuron.sites import NoSitesError, Site, find_sites
+
+_HOMES = {
+    "lazyneuron.measure": ("Probe", "watch"),
+    "lazyneuron.record": ("LazyneuronError", "Record", "RunFolder", "Source", "StoppedError", "UsageError", "Verdict"),
+    "lazyneuron.sites": ("NoSitesError", "Site", "find_sites"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "LazyneuronError",
+    "NoSitesError",
+    "Probe",
+    "Record",
+    "RunFolder",
+    "Site",
+    "Source",
+    "StoppedError",
+    "UsageError",
+    "Verdict",
+    "find_sites",
+    "watch",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'lazyneuron' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

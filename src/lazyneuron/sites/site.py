@@ -1,0 +1,25 @@
+"""A site: one MLP of a model."""
+
+from dataclasses import dataclass
+
+
+class NoSitesError(ValueError):
+    """The traced model has no MLP that we recognise."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """One MLP of a model.
+
+    `name` is the MLP's module path ("" when the model itself is the MLP). `up`, `gate` (None if not gated) and `down`
+    are parameter names as in `named_parameters()`, without the prefixes of compile and DDP; a fused gate-and-up weight
+    is both. `activation` is "relu", "gelu", "silu", "relu^2", or the traced operations joined by "+".
+    """
+
+    name: str
+    up: str
+    gate: str | None
+    down: str
+    d_model: int
+    d_ff: int
+    activation: str

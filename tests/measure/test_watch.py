@@ -1,0 +1,385 @@
+"""Counts equal brute force, however the batch is cut and padded, and watching changes nothing."""
+
+from typing import Any
+
+import pytest
+import torch
+import transformers as hf
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from lazyneuron.measure.watch import watch
+from lazyneuron.sites import Site, find_sites
+
+IDS = torch.randint(3, 50, (2, 6), generator=torch.Generator().manual_seed(0))
+SMALL = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+
+
+class MLP(nn.Module):
+    """A residual ReLU MLP with dropout that keeps its last maps, so that tests can count by hand."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.w1, self.w2 = nn.Linear(8, 12), nn.Linear(12, 8)
+        self.maps: list[Tensor] = []
+
+    def forward(self, x: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        h = F.relu(self.w1(x))
+        self.maps.append(h.detach())
+        return x + self.w2(F.dropout(h, 0.3, self.training))
+
+
+class Stack(nn.Module):
+    """Two MLPs, optionally checkpointed."""
+
+    def __init__(self, reentrant: bool | None = None) -> None:
+        super().__init__()
+        self.a, self.b = MLP(1), MLP(2)
+        self.reentrant = reentrant
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.reentrant is None:
+            return self.b(self.a(x))
+        return checkpoint(self.b, checkpoint(self.a, x, use_reentrant=self.reentrant), use_reentrant=self.reentrant)
+
+
+def _x(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(3))
+
+
+def _t5() -> Any:
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 50, "d_model": 16, "d_kv": 4, "d_ff": 32, "num_layers": 2, "num_heads": 2}
+    return hf.T5ForConditionalGeneration(
+        hf.T5Config(**sizes, decoder_start_token_id=0, pad_token_id=0, eos_token_id=1)
+    ).eval()
+
+
+def _num_hooks(model: nn.Module) -> int:
+    return sum(len(m._forward_pre_hooks) + len(m._forward_hooks) for m in model.modules())
+
+
+def test_counts_equal_brute_force() -> None:
+    """Density, tokens, actives and per-neuron rates are those of the maps themselves."""
+    model = MLP().eval()
+    with watch(model) as probe:
+        for batch in _x(3, 4, 5, 8):
+            model(batch)
+    h_TF = torch.cat(model.maps[1:]).reshape(-1, 12)  # the first call traced the model
+    assert probe.num_tokens == {"": 60}
+    assert probe.density == {"": pytest.approx((h_TF > 0).double().mean().item(), rel=1e-12)}
+    assert probe.num_active == {"": pytest.approx((h_TF > 0).sum(1).double().mean().item(), rel=1e-12)}
+    assert torch.equal(probe.firing_rate[""], (h_TF > 0).double().mean(0))
+    assert probe.state()[""].tolist() == [*(h_TF > 0).sum(0).tolist(), 60]
+
+
+def test_t5_counts_equal_a_wrapper_around_relu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hooks at the down projection count what an independent wrapper of the activation function sees."""
+    model, seen = _t5(), []
+    for name, module in model.named_modules():
+        if name.endswith("DenseReluDense"):
+            relu = module.act
+            monkeypatch.setattr(module, "act", nn.Sequential(relu, _Spy(seen)))
+    sites = find_sites(model, {"input_ids": IDS, "labels": IDS})
+    seen.clear()
+    with watch(model, sites) as probe:
+        model(input_ids=IDS, labels=IDS)
+    assert [probe.density[site.name] for site in sites] == pytest.approx(seen, rel=1e-12)
+
+
+class _Spy(nn.Module):
+    def __init__(self, seen: list[float]) -> None:
+        super().__init__()
+        self.seen = seen
+
+    def forward(self, h: Tensor) -> Tensor:
+        self.seen.append(sum(value > 0 for value in h.flatten().tolist()) / h.numel())
+        return h
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_watching_changes_no_bit(given: bool) -> None:
+    """Loss, logits, gradients and random state of a training step are equal with and without watching."""
+    torch.manual_seed(0)
+    model = Stack().train()
+    outcomes = []
+    for watching in (False, True):
+        model.zero_grad()
+        torch.manual_seed(5)
+        probe = watch(model, find_sites(model, _x(4, 8)) if given else None)
+        if watching:
+            with probe:
+                y = model(_x(4, 8))
+                y.square().sum().backward()
+        else:
+            y = model(_x(4, 8))
+            y.square().sum().backward()
+        outcomes.append([y, torch.rand(1), *(p.grad.clone() for p in model.parameters())])
+    for bare, watched in zip(*outcomes, strict=True):
+        assert torch.equal(bare, watched)
+
+
+def test_transformer_encoder_in_inference_is_counted() -> None:
+    """Torch's fused inference path would skip the hooks; the watched encoder leaves it."""
+    model = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 12, batch_first=True), 2, enable_nested_tensor=False)
+    with torch.inference_mode(), watch(model.eval()) as probe:
+        model(_x(2, 5, 8))
+    assert probe.num_tokens == {"layers.0": 10, "layers.1": 10}
+
+
+def test_batch_cut_and_merge_do_not_matter() -> None:
+    """One batch, three batches, and two merged probes give identical integers."""
+    model, x = Stack().eval(), _x(6, 5, 8)
+    sites = find_sites(model, x)
+
+    def count(*batches: Tensor) -> Any:
+        with watch(model, sites) as probe:
+            for batch in batches:
+                model(batch)
+        return probe
+
+    whole, cut, left, right = count(x), count(x[:1], x[1:3], x[3:]), count(x[:2]), count(x[2:])
+    left.merge(right)
+    for name, counts in whole.state().items():
+        assert torch.equal(counts, cut.state()[name])
+        assert torch.equal(counts, left.state()[name])
+    fresh = watch(model)
+    fresh.merge(whole)
+    assert fresh.density == whole.density
+    other = Site("a", "a.w1.weight", None, "a.w2.weight", 8, 13, "relu")
+    with pytest.raises(ValueError, match="'a': d_ff is 12 here and 13 there"):
+        whole.merge(watch(model, [other]))
+
+
+def test_padding_does_not_count_in_t5() -> None:
+    """Each stack has its mask: a padded batch counts exactly as its sequences one by one."""
+    model = _t5()
+    lengths, outputs = (6, 3), (2, 4)
+    mask = torch.tensor([[i < n for i in range(6)] for n in lengths]).long()
+    targets = torch.tensor([[i < n for i in range(4)] for n in outputs]).long()
+    sites = find_sites(model, {"input_ids": IDS, "labels": IDS})
+    with watch(model, sites) as padded:
+        model(
+            input_ids=IDS * mask,
+            attention_mask=mask,
+            decoder_input_ids=IDS[:, :4] * targets,
+            decoder_attention_mask=targets,
+        )
+    with watch(model, sites) as single:
+        for i, (n, m) in enumerate(zip(lengths, outputs, strict=True)):
+            model(input_ids=IDS[i : i + 1, :n], decoder_input_ids=IDS[i : i + 1, :m])
+    assert list(padded.num_tokens.values()) == [9, 9, 6, 6]
+    for name, counts in single.state().items():
+        assert torch.equal(padded.state()[name], counts)
+    with watch(model, sites) as no_decoder_mask:
+        model(input_ids=IDS, attention_mask=mask, labels=IDS)
+    assert list(no_decoder_mask.num_tokens.values()) == [9, 9, 12, 12]
+    with watch(model, sites) as generating:  # calls the encoder alone, then the model three times
+        model.generate(input_ids=IDS, attention_mask=mask, max_new_tokens=3, min_new_tokens=3)
+    assert list(generating.num_tokens.values()) == [9, 9, 6, 6]
+    assert _num_hooks(model) == 0
+
+
+def test_padding_does_not_count_where_tokens_are_flat() -> None:
+    """OPT flattens (B, T) in its MLP; its mask is read by position too, and its only stack is called decoder."""
+    model = hf.OPTForCausalLM(hf.OPTConfig(**SMALL, ffn_dim=32, word_embed_proj_dim=16)).eval()
+    mask = torch.tensor([[1] * 6, [1] * 2 + [0] * 4])
+    with watch(model) as padded:
+        model(IDS, mask)
+    with watch(model) as single:
+        model(IDS[:1])
+        model(IDS[1:, :2])
+    assert list(padded.num_tokens.values()) == [8, 8]
+    for name, counts in single.state().items():
+        assert torch.equal(padded.state()[name], counts)
+
+
+def test_cached_decoding_counts_each_processed_token_once() -> None:
+    """With a cache the mask is longer than the new tokens; its end is theirs."""
+    sizes = {"intermediate_size": 32, "num_key_value_heads": 2, "bos_token_id": 1, "eos_token_id": 2}
+    model = hf.LlamaForCausalLM(hf.LlamaConfig(**SMALL, **sizes)).eval()
+    mask = torch.tensor([[0, 0, 1, 1, 1, 1], [1] * 6])
+    with watch(model) as probe, torch.no_grad():
+        cache = model(IDS[:, :4], attention_mask=mask[:, :4], use_cache=True).past_key_values
+        model(IDS[:, 4:], attention_mask=mask, past_key_values=cache)
+    assert set(probe.num_tokens.values()) == {10}
+    with watch(model) as stateful, torch.no_grad():
+        length = cache.get_seq_length()
+        model(IDS[:, :1], past_key_values=cache)
+    assert cache.get_seq_length() == length + 1  # finding the sites ran on a copy of the cache
+    assert set(stateful.num_tokens.values()) == {2}
+
+
+def test_a_mask_that_does_not_fit_warns_once() -> None:
+    """Tokens that the mask cannot be laid over are all counted, and the site is named."""
+    model = MLP()
+    with watch(model, find_sites(model, _x(2, 8))) as probe:
+        with pytest.warns(UserWarning, match="site '': attention_mask of shape"):
+            model(_x(2, 5, 8), attention_mask=torch.ones(2, 4))
+        model(_x(2, 5, 8), attention_mask=torch.ones(2, 4))
+    assert probe.num_tokens == {"": 20}
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_gradient_checkpointing_counts_once(reentrant: bool) -> None:
+    """The second forward of a checkpoint, inside backward, does not count."""
+    model, x = Stack(reentrant).train(), _x(4, 8).requires_grad_()
+    with watch(model) as probe:
+        model(x).sum().backward()
+    assert len(model.a.maps) == 3  # traced, run, recomputed
+    assert probe.num_tokens == {"a": 4, "b": 4}
+
+
+def test_nan_is_active_and_negative_zero_is_not() -> None:
+    """Active is strictly nonzero."""
+    model = nn.Sequential(nn.Identity(), nn.Linear(4, 2))
+    site = Site("", "1.weight", None, "1.weight", 4, 4, "relu")
+    with watch(model, [site]) as probe:
+        model(torch.tensor([[float("nan"), -0.0, 0.0, -1.0]]))
+    assert probe.state()[""].tolist() == [1, 0, 0, 1, 1]
+
+
+def test_dropout_before_the_down_projection_counts_as_inactive() -> None:
+    """In training mode the map is what enters the down projection, dropped entries included, as documented."""
+    model = MLP()
+    with watch(model) as probe:
+        for _ in range(20):
+            model(_x(50, 8))
+    before_dropout = (model.maps[0] > 0).double().mean().item()
+    assert probe.density[""] == pytest.approx(0.7 * before_dropout, rel=0.05)
+
+
+def test_convolutions_count_channels() -> None:
+    """In a 1x1 convolution the neurons are channels and every pixel is a token."""
+    model = nn.Sequential(nn.Conv2d(3, 7, 1), nn.ReLU(), nn.Conv2d(7, 3, 1))
+    x = _x(2, 3, 4, 5)
+    with watch(model) as probe:
+        model(x)
+    active = (model[0](x) > 0).sum((0, 2, 3))
+    assert probe.state()[""].tolist() == [*active.tolist(), 40]
+
+
+def test_bare_weights_count_too() -> None:
+    """A down weight without a module of its own is counted at its product, and so are 3-D experts."""
+
+    class Bare(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.down = nn.Parameter(_x(12, 8)), nn.Parameter(_x(12, 8))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + F.relu(F.linear(x, self.up)) @ self.down
+
+    model, x = Bare(), _x(5, 8)
+    with watch(model) as probe:
+        model(x)
+    assert probe.state()[""].tolist() == [*(x @ model.up.T > 0).sum(0).tolist(), 5]
+    sizes = {"intermediate_size": 32, "num_key_value_heads": 2, "bos_token_id": 1, "eos_token_id": 2}
+    mixtral = hf.MixtralForCausalLM(hf.MixtralConfig(**SMALL, **sizes, hidden_act="relu"))
+    with watch(mixtral) as probe:
+        mixtral(IDS)
+    assert set(probe.num_tokens.values()) == {24}  # each of 12 tokens goes to two experts
+    assert all(0.2 < density < 0.8 for density in probe.density.values())
+    sites = find_sites(model, x)
+    with pytest.warns(UserWarning, match="no product with the bare down weight"), watch(model, sites):
+        torch.einsum("td,df->tf", x, model.down.T)
+
+
+def test_tied_down_weights_are_counted_at_both_modules() -> None:
+    """One site whose weight two modules share sees the tokens of both."""
+    model = Stack()
+    model.b.w2.weight = model.a.w2.weight
+    with watch(model) as probe:
+        model(_x(4, 8))
+    assert probe.num_tokens == {"a": 8}
+
+
+@pytest.mark.filterwarnings(
+    "ignore:The .grad attribute of a Tensor that is not a leaf"
+)  # dynamo's own, at graph breaks
+@pytest.mark.parametrize("when", ["before", "in place", "inside", "around"])
+def test_compiled_models_are_counted(when: str) -> None:
+    """Compiling before, in place, inside the watch or around the call loses no count, and leaves no counting behind."""
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(8, 12), nn.ReLU(), nn.Linear(12, 8)), _x(4, 8)
+    expected = [*(model[0](x) > 0).sum(0).tolist(), 4]
+    run: Any = model
+    if when == "before":
+        run = torch.compile(model, backend="eager")
+    elif when == "in place":
+        model.compile(backend="eager")
+    elif when == "around":
+        run = torch.compile(lambda x: model(x), backend="eager")
+    run(x)
+    with watch(run if when == "before" else model) as probe:
+        if when == "inside":
+            run = torch.compile(model, backend="eager")
+        y = run(x)
+    assert probe.state()[""].tolist() == expected
+    assert torch.equal(run(x), y)
+    assert probe.num_tokens == {"": 4}
+
+
+def test_nested_watches_are_independent() -> None:
+    """An inner watch, and its tracing pass, adds nothing to the outer one; leaving it keeps the outer one's hooks."""
+    model = Stack()
+    with watch(model) as outer:
+        model(_x(4, 8))
+        with watch(model) as inner:
+            model(_x(2, 8))
+        model(_x(1, 8))
+    assert outer.num_tokens == {"a": 7, "b": 7}
+    assert inner.num_tokens == {"a": 2, "b": 2}
+    assert _num_hooks(model) == 0
+
+
+def test_handles_are_gone_whatever_happens() -> None:
+    """Leaving by an exception of the caller or of the model, or failing to open, leaves no hook."""
+    model = Stack()
+    probe = watch(model)
+
+    def fail_inside() -> None:
+        with probe:
+            model(_x(4, 8))
+            assert _num_hooks(model) == 4
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail_inside()
+    assert _num_hooks(model) == 0
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"), probe:
+        model(_x(4, 7))
+    assert _num_hooks(model) == 0
+    assert probe.num_tokens == {"a": 4, "b": 4}
+    sites = [*find_sites(model, _x(1, 8)), Site("c", "c.w1.weight", None, "c.w2.weight", 8, 12, "relu")]
+    with pytest.raises(ValueError, match=r"site 'c': Stack has no parameter 'c\.w2\.weight'"):
+        watch(model, sites).__enter__()
+    assert _num_hooks(model) == 0
+
+
+def test_misuse_is_told_in_one_line() -> None:
+    """Reading too early, opening twice, a site of the wrong width, and two sites of one name say so."""
+    model = MLP()
+    with pytest.raises(RuntimeError, match="no site is known yet"):
+        _ = watch(model).density
+    with watch(model) as probe, pytest.raises(RuntimeError, match="open already"):
+        probe.__enter__()
+    site = Site("", "w1.weight", None, "w2.weight", 8, 11, "relu")
+    with watch(model, [site]), pytest.raises(ValueError, match=r"w2\.weight got 12 neurons, the site has 11"):
+        model(_x(4, 8))
+    with pytest.raises(ValueError, match="share a name"), watch(model, [site, site]):
+        pass
+    assert str(watch(model, [site]).density) == "{'': nan}"
+
+
+def test_table_has_a_line_per_site() -> None:
+    """The printed table holds each site's numbers, and warns where zero means little."""
+    model = nn.Sequential(nn.Linear(8, 12), nn.GELU(), nn.Linear(12, 8))
+    with watch(model) as probe:
+        model(_x(4, 8))
+    head, row, note = probe.table().splitlines()
+    assert head.split() == ["site", "activation", "d_ff", "tokens", "active/token", "density", "%"]
+    assert row.split() == ["(model)", "gelu", "12", "4", "12.0", "100.00"]
+    assert "gelu: rarely zero" in note
