@@ -1,0 +1,131 @@
+"""The page: result folders in, one self-contained HTML file and a folder of charts out."""
+
+import json
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import vl_convert
+
+from lazyneuron.record import RunFolder, UsageError, Verdict
+from lazyneuron.report import charts, tables, theory_charts, training_charts
+from lazyneuron.report.charts import Figure, Run
+
+HERE = Path(__file__).parent
+
+
+def write_report(folders: Sequence[Path], out: Path) -> Path:
+    """Write the page for these result folders to `out` and its charts to `charts/` beside it; return `out`.
+
+    Reads records, verdicts and configs only. Several folders are compared, each under its name.
+    """
+    if not folders:
+        raise UsageError("no result folder to report on: give at least one")
+    runs, verdicts, commands = [], {}, {}
+    for label, path in zip(_labels(folders), folders, strict=True):
+        top = RunFolder(path)
+        members = top.members()
+        verdicts[label] = top.verdicts()
+        commands[label] = top.config.get("command")
+        for folder, name in [(m, m.path.name) for m in members] or [(top, str(top.config.get("name", label)))]:
+            runs.append(Run(label=label, name=name, config=folder.config, records=folder.records()))
+    sections, theory = _training_sections(runs), _theory_section(runs)
+    figures = [figure for section in [*sections, theory] for figure in section["figures"].values()]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    chart_folder = out.parent / "charts"
+    chart_folder.mkdir(exist_ok=True)
+    for figure in figures:
+        charts.save(figure, chart_folder)
+    out.write_text(_html(verdicts, commands, sections, theory, runs, figures), encoding="utf-8")
+    return out
+
+
+def _labels(folders: Sequence[Path]) -> list[str]:
+    """A short name for each folder: its own, with its parents' where two are the same."""
+    paths = [path.resolve() for path in folders]
+    for depth in range(1, max(len(path.parts) for path in paths) + 1):
+        labels = ["/".join(path.parts[-depth:]) for path in paths]
+        if len(set(labels)) == len(labels):
+            return labels
+    raise UsageError(f"{folders[0]} or another result folder is given twice: give each once")
+
+
+def _training_sections(runs: list[Run]) -> list[dict[str, Any]]:
+    """One section per recipe that trained: its figures by key, its runs with their tables."""
+    trained = [run for run in runs if any(run.pick(what) for what in ("density", "loss", "accuracy", "num_active"))]
+    names = _slugs([run.name for run in trained])
+    sections = []
+    for recipe in dict.fromkeys(run.name for run in trained):
+        same, slug = [run for run in trained if run.name == recipe], names[recipe]
+        compare = len(same) > 1
+        own = _slugs([run.label for run in same])
+        found = {"mean": training_charts.mean_density(same, f"fig1-mean-{slug}") if compare else None}
+        for run in same:
+            name = f"fig1-{slug}-{own[run.label]}" if compare else f"fig1-{slug}"
+            found[f"layers {run.label}"] = training_charts.density_over_training(run, name, compare)
+        found["end"] = training_charts.density_by_layer(same, f"fig2-{slug}")
+        found["loss"] = training_charts.loss_and_accuracy(same, f"loss-{slug}")
+        shown = [(run, tables.density_rows(run), tables.density_summary(run), tables.progress(run)) for run in same]
+        present = {key: figure for key, figure in found.items() if figure}
+        title = charts.shown(same[0])
+        sections.append({"slug": slug, "title": title, "figures": present, "runs": shown, "compare": compare})
+    return sections
+
+
+def _theory_section(runs: list[Run]) -> dict[str, Any]:
+    cases = theory_charts.theorem_cases(runs, "theorem31-cases")
+    step0 = theory_charts.gradient_step0(runs, "theorem31-step0")
+    rows = [(run, found) for run in runs if (found := tables.theorem_rows(run))]
+    return {"figures": {k: f for k, f in {"cases": cases, "step0": step0}.items() if f}, "rows": rows}
+
+
+def _slugs(texts: Sequence[str]) -> dict[str, str]:
+    """A different file name part for each text, of letters, digits, dots, dashes and underscores."""
+    slugs: dict[str, str] = {}
+    for text in dict.fromkeys(texts):
+        stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip(".-")[:60] or "run"
+        slugs[text] = next(
+            s for n in range(len(texts) + 1) if (s := stem + f"-{n + 1}" * bool(n)) not in slugs.values()
+        )
+    return slugs
+
+
+def _script_json(value: Any) -> str:
+    """JSON that may stand in a script element: no `</script>`, no `<!--`, no nan."""
+    return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+
+
+def _html(
+    verdicts: dict[str, list[Verdict]],
+    commands: dict[str, str | None],
+    sections: list[dict[str, Any]],
+    theory: dict[str, Any],
+    runs: list[Run],
+    figures: list[Figure],
+) -> str:
+    loader = jinja2.FileSystemLoader(HERE)
+    env = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    env.undefined = jinja2.StrictUndefined
+    env.filters |= {"percent": tables.percent, "number": tables.number}
+    specs = {f.name: f.spec | {"description": f"{f.title}. {f.caption}"} for f in figures}
+    vega = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed", vl_version=charts.VEGALITE_VERSION)
+    claims = tables.claims(verdicts)
+    cells = [cell for group in claims for row in group for cell in row.cells]
+    return env.get_template("page.html").render(
+        labels=list(verdicts),
+        tallies={label: tables.tally(found) for label, found in verdicts.items()},
+        claims=claims,
+        one_each=len(verdicts) == 1 and all(len(cell) == 1 for cell in cells),
+        sections=sections,
+        theory=theory,
+        provenance=[tables.provenance(run) for run in runs],
+        commands=commands,
+        rebuild=shlex.join(["lazyneuron", "report", *verdicts]),
+        css=(HERE / "page.css").read_text(encoding="utf-8"),
+        vega=vega.replace("</script", "<\\/script"),
+        figures=_script_json(specs),
+        themes=_script_json({"light": charts.theme() | {"background": "transparent"}, "dark": charts.theme(dark=True)}),
+    )

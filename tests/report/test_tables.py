@@ -1,0 +1,89 @@
+"""Tables: one row per layer, case and claim, with nothing invented where records are missing."""
+
+from dataclasses import replace
+
+import pytest
+
+from lazyneuron.record import Record, Verdict
+from lazyneuron.report import tables
+from lazyneuron.report.charts import Run
+
+
+def verdict(**changes: object) -> Verdict:
+    fields = {"claim": "c1", "text": "t", "where": "w", "metric": "m", "expected": "e", "value": 1.0}
+    fields |= {"verdict": "holds", "reason": "r", "recipe": "t5", "seed": 0}
+    return Verdict(**fields | changes)  # type: ignore[arg-type]
+
+
+def test_density_rows_give_start_end_and_count_of_each_layer(runs: dict[str, Run]) -> None:
+    rows = tables.density_rows(runs["t5"])
+    assert [(row["stack"], row["layer"]) for row in rows] == [(s, n) for s in ("encoder", "decoder") for n in range(4)]
+    first = rows[0]
+    assert first["start"] == 0.5
+    assert first["train"] < first["eval"] < 0.1
+    assert first["num_active"] == pytest.approx(512 * first["eval"])
+
+
+def test_density_rows_average_over_seeds(runs: dict[str, Run]) -> None:
+    doubled = [replace(record, seed=1, value=3 * record.value) for record in runs["t5"].records]
+    one, two = (
+        tables.density_rows(runs["t5"]),
+        tables.density_rows(replace(runs["t5"], records=runs["t5"].records + doubled)),
+    )
+    assert [row["train"] for row in two] == pytest.approx([2 * row["train"] for row in one])
+
+
+def test_the_summary_puts_the_paper_beside_the_run(runs: dict[str, Run]) -> None:
+    text = " ".join(tables.density_summary(runs["t5"])).replace("\u00a0", " ")
+    assert "2.7 to 3.0 % (T5-Base)" in text
+    assert "d_ff 512" in text
+    assert "6.3 % (ViT-B/16)" in " ".join(tables.density_summary(runs["vit"])).replace("\u00a0", " ")
+    assert tables.density_summary(replace(runs["t5"], records=[])) == []
+
+
+def test_an_interrupted_run_says_so(runs: dict[str, Run]) -> None:
+    assert tables.progress(runs["t5"]) is None
+    cut = replace(runs["t5"], records=[r for r in runs["t5"].records if (r.step or 0) <= 64])
+    assert tables.progress(cut) == "This run is not finished: its last record is of step 64 of 2,048."
+
+
+def test_theorem_rows_give_z_and_the_distance_from_the_closed_form(runs: dict[str, Run]) -> None:
+    rows = tables.theorem_rows(runs["theorem31"])
+    assert len(rows) == 18
+    assert {round(row["z"], 6) for row in rows} == {45.0}
+    assert {round(row["off"], 6) for row in rows if row["off"] is not None} == {-0.45}
+    alone = Record(what="gradient", value=1.0, unit="1", recipe="theorem31", seed=0, case="x")
+    (row,) = tables.theorem_rows(replace(runs["theorem31"], records=[alone]))
+    assert (row["z"], row["closed_form"], row["off"]) == (None, None, None)
+
+
+def test_claims_stand_together_with_a_cell_per_folder() -> None:
+    found = {
+        "a": [verdict(), verdict(claim="c2", text="other"), verdict(recipe="vit"), verdict(seed=1)],
+        "b": [verdict(verdict="does not hold")],
+    }
+    groups = tables.claims(found)
+    assert [[row.recipe for row in group] for group in groups] == [["t5", "vit"], ["t5"]]
+    assert [[v.verdict for v in cell] for cell in groups[0][0].cells] == [["holds", "holds"], ["does not hold"]]
+    assert [len(cell) for cell in groups[0][1].cells] == [1, 0]
+
+
+def test_tally_counts_in_words() -> None:
+    found = [verdict(), verdict(), verdict(verdict="does not hold"), verdict(verdict="cannot tell")]
+    assert tables.tally(found) == "2 hold, 1 does not hold, 1 cannot tell"
+    assert tables.tally(found[1:2]) == "1 holds"
+    assert tables.tally([]) == "no verdicts"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(None, "n/a"), (float("nan"), "n/a"), (0.0, "0"), (1234567.0, "1.235e+06")]
+)
+def test_numbers(value: float | None, shown: str) -> None:
+    assert tables.number(value) == shown
+
+
+def test_provenance_names_each_source_once(runs: dict[str, Run]) -> None:
+    made = tables.provenance(runs["t5"])
+    assert made["num_records"] == len(runs["t5"].records)
+    assert [source.commit for source in made["sources"]] == ["0123456789ab"]
+    assert made["config"]["optimizer"] == '{"name": "adamw", "betas": [0.9, 0.98]}'
