@@ -1,0 +1,170 @@
+"""The command line: each command is parsed here, and imported only when it runs."""
+
+import os
+import sys
+import traceback
+from argparse import SUPPRESS, RawDescriptionHelpFormatter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
+
+from lazyneuron.record import LazyneuronError, StoppedError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
+    from lazyneuron.record import Verdict
+
+USAGE_FAILED, RUN_FAILED, INTERRUPTED = 2, 1, 130
+_SCALES = ("smoke", "quick", "laptop", "paper")
+
+_ABOUT = """\
+In a trained Transformer only a few percent of the neurons of each MLP are active for any one token
+("The Lazy Neuron Phenomenon", arXiv 2210.06313). lazyneuron measures that and checks the paper."""
+
+_REPRODUCE = """\
+Train the paper's models, measure the density of every activation map on the way, judge the paper's claims
+and write one HTML page. With no argument: all recipes at scale quick, about ten minutes on two CPU cores."""
+
+_RECIPES = """\
+recipes:
+  fig1       a T5 learns to fill in spans: density by layer and step (Figure 1)
+  fig2ab     T5 and ViT by layer, training against evaluation data (Figure 2a, 2b)
+  theorem31  the sign and size of the first gradient on active neurons (Theorem 3.1)
+
+scales:
+  smoke   seconds: does it run?
+  quick   about ten minutes on two CPU cores, data that ships with Python and scikit-learn
+  laptop  hours: wider models, Fashion-MNIST
+  paper   the paper's own shapes and data, on GPUs (lazyneuron[hub], torchrun)
+
+examples:
+  lazyneuron reproduce
+  lazyneuron reproduce theorem31 --scale smoke --out /tmp/try
+  lazyneuron reproduce fig1 --text my-corpus/ --seed 1
+  lazyneuron reproduce --print_config > mine.yaml && lazyneuron reproduce --config mine.yaml
+
+Ctrl-C saves; the same command goes on. Results are kept in --out and never computed twice."""
+
+_REPORT = """\
+Build the HTML page, and each chart as PNG and SVG, from the records of one or several result folders.
+One folder's page goes into it; several are compared on one page."""
+
+
+class _HelpFormatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
+    """Keeps our line breaks, and shows defaults."""
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="lazyneuron", description=_ABOUT, version=_version(), formatter_class=_HelpFormatter)
+    commands = parser.add_subcommands(required=True, metavar="COMMAND")
+    commands.add_subcommand("reproduce", _reproduce_parser(), help="train, measure, judge the paper's claims")
+    commands.add_subcommand("report", _report_parser(), help="records to one HTML page; compare runs")
+    return parser
+
+
+def _reproduce_parser() -> ArgumentParser:
+    parser = ArgumentParser(description=_REPRODUCE, epilog=_RECIPES, formatter_class=_HelpFormatter)
+    parser.add_argument(
+        "names", nargs="*", type=str, default=SUPPRESS, metavar="NAME", help="recipes; all if none is named"
+    )
+    parser.add_argument("--scale", choices=_SCALES, default="quick", help="how large (see above)")
+    parser.add_argument("--out", type=str | None, help="result folder (default: runs/SCALE-seedN)")
+    parser.add_argument("--seed", type=int, default=0, help="of weights and batches; held-out data is the same for all")
+    parser.add_argument("--device", type=str | None, help="cpu or cuda (default: cuda where there is one)")
+    parser.add_argument("--text", type=str | None, help="T5's text: file, folder of *.txt, hf:NAME[/CONFIG], python")
+    parser.add_argument(
+        "--images", type=str | None, help="ViT's images: folder per class, idx folder, hf:NAME, digits, fashion-mnist"
+    )
+    parser.add_argument("--steps", type=int | None, help="training steps, in place of the scale's")
+    parser.add_argument("--jobs", type=int | None, help="runs at a time (default: one for each core)")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of a failure")
+    parser.add_argument("--config", action="config", help="a YAML file with any of these options")
+    return parser
+
+
+def _report_parser() -> ArgumentParser:
+    parser = ArgumentParser(description=_REPORT, formatter_class=_HelpFormatter)
+    parser.add_argument("runs", nargs="+", type=str, metavar="RUN", help="result folders")
+    parser.add_argument("--out", type=str | None, help="the page (default: RUN/report.html, or comparison.html)")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of a failure")
+    return parser
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("lazyneuron")
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _reproduce(arguments: Namespace) -> None:
+    from rich.console import Console
+
+    from lazyneuron.report import write_report
+    from lazyneuron.reproduce.run import Options, reproduce
+
+    names = ("scale", "seed", "device", "text", "images", "steps", "jobs")
+    out = Path(arguments.out) if arguments.out else None
+    chosen: dict[str, Any] = {name: arguments[name] for name in names}
+    console = Console()
+    outcome = reproduce(Options(names=tuple(arguments.get("names") or ()), out=out, **chosen), console)
+    _print_verdicts(outcome.verdicts, console)
+    page = write_report([outcome.folder], outcome.folder / "report.html")
+    console.print(f"page: {page}", highlight=False, soft_wrap=True)
+    if outcome.failures:
+        raise outcome.failures[0]
+
+
+def _print_verdicts(verdicts: "Sequence[Verdict]", console: "Console") -> None:
+    from rich.table import Table
+
+    colours = {"holds": "green", "does not hold": "red", "cannot tell": "yellow"}
+    table = Table(title="The paper's claims, on these runs")
+    for column in ("claim", "run", "seen", "expected", "verdict"):
+        table.add_column(column)
+    for v in verdicts:
+        seen = "" if v.value is None else f"{v.value:.3g}"
+        table.add_row(v.text, v.recipe, seen, v.expected, f"[{colours[v.verdict]}]{v.verdict}[/]")
+    console.print(table)
+
+
+def _report(arguments: Namespace) -> None:
+    from lazyneuron.report import write_report
+
+    folders = [Path(run) for run in arguments.runs]
+    default = folders[0] / "report.html" if len(folders) == 1 else Path("comparison.html")
+    print(write_report(folders, Path(arguments.out) if arguments.out else default))
+
+
+def main() -> None:
+    """Run a command; exit with 2 for wrong usage, 1 for a failure, 130 after Ctrl-C, each with one line."""
+    arguments = _parser().parse_args()
+    options = arguments[arguments.subcommand]
+    try:
+        {"reproduce": _reproduce, "report": _report}[arguments.subcommand](options)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(RUN_FAILED)
+    except (LazyneuronError, OSError, KeyboardInterrupt) as error:
+        if options.debug:
+            traceback.print_exc()
+        print(f"lazyneuron: {_line(error)}", file=sys.stderr)
+        sys.exit(_exit_code(error))
+
+
+def _line(error: BaseException) -> str:
+    if isinstance(error, OSError):
+        return f"{error.strerror or error}: {error.filename}: make it writable or make room, then run again to go on"
+    return str(error) or "stopped; the same command goes on from the last checkpoint"
+
+
+def _exit_code(error: BaseException) -> int:
+    if isinstance(error, UsageError):
+        return USAGE_FAILED
+    return INTERRUPTED if isinstance(error, KeyboardInterrupt | StoppedError) else RUN_FAILED

@@ -1,0 +1,61 @@
+"""MLP-Mixer with ReLU: MLPs over tokens and over channels in turn (arXiv 2105.01601)."""
+
+from torch import Tensor, nn
+
+
+class _MixerMLP(nn.Module):
+    def __init__(self, d_model: int, d_ff: int) -> None:
+        super().__init__()
+        self.up_proj = nn.Linear(d_model, d_ff)
+        self.down_proj = nn.Linear(d_ff, d_model)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(self.up_proj(x).relu())
+
+
+class _MixerBlock(nn.Module):
+    def __init__(self, num_patches: int, d_model: int, d_ff_tokens: int, d_ff: int) -> None:
+        super().__init__()
+        self.token_norm = nn.LayerNorm(d_model)
+        self.token_mlp = _MixerMLP(num_patches, d_ff_tokens)
+        self.channel_norm = nn.LayerNorm(d_model)
+        self.channel_mlp = _MixerMLP(d_model, d_ff)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.token_mlp(self.token_norm(x).transpose(1, 2)).transpose(1, 2)
+        return x + self.channel_mlp(self.channel_norm(x))
+
+
+class MLPMixer(nn.Module):
+    """Images [B, C, H, W] to logits [B, num_classes].
+
+    Two MLPs a block: over the patches (its "tokens" are channels) and over the channels. Mixer-B/16 has
+    d_model 768, d_ff 3072, d_ff_tokens 384 and 12 layers.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_size: int,
+        patch_size: int,
+        num_classes: int,
+        num_channels: int = 3,
+        num_layers: int = 12,
+        d_model: int = 768,
+        d_ff: int = 3072,
+        d_ff_tokens: int = 384,
+    ) -> None:
+        super().__init__()
+        if image_size % patch_size:
+            raise ValueError(f"patches of {patch_size} pixels do not tile an image of {image_size}: give a divisor")
+        num_patches = (image_size // patch_size) ** 2
+        self.stem = nn.Conv2d(num_channels, d_model, patch_size, stride=patch_size)
+        self.blocks = nn.ModuleList(_MixerBlock(num_patches, d_model, d_ff_tokens, d_ff) for _ in range(num_layers))
+        self.norm = nn.LayerNorm(d_model)
+        self.head = nn.Linear(d_model, num_classes)
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        x = self.stem(pixel_values).flatten(2).transpose(1, 2)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x).mean(1))

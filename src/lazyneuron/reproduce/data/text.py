@@ -1,0 +1,216 @@
+"""Text for span corruption: where it comes from, its tokenizer, and batches that depend on (seed, step) alone."""
+
+import ast
+import hashlib
+import io
+import itertools
+import os
+import sysconfig
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
+from torch import Tensor
+
+from lazyneuron.record import UsageError
+from lazyneuron.reproduce.data import spans
+
+PAD, END, UNKNOWN = 0, 1, 2
+NUM_SENTINELS = 100
+HELD_OUT_EVERY = 20
+_TOKENIZER_CHARACTERS = 10_000_000
+_FORMAT = 1
+_SHORTEST_DOCSTRING = 80
+
+
+def documents(source: str, max_bytes: int) -> Iterator[str]:
+    """The documents of a source, at most `max_bytes` of UTF-8 in all.
+
+    `source` is "python" (the English prose that ships with Python: its language reference and the docstrings of its
+    standard library), a text file (its paragraphs), a folder (its *.txt files), or "hf:NAME[/CONFIG]" for a
+    Hugging Face data set with a "text" column, streamed.
+    """
+    if source == "python":
+        found = _python_prose()
+    elif source.startswith("hf:"):
+        found = _hub_documents(source.removeprefix("hf:"))
+    else:
+        found = _files(Path(source))
+    left = max_bytes
+    for text in found:
+        left -= len(text.encode())
+        if left < 0:
+            return
+        yield text
+
+
+def _python_prose() -> Iterator[str]:
+    """Topics of the language reference, then each docstring of the standard library, parsed and never imported."""
+    from pydoc_data.topics import topics
+
+    for name in sorted(topics):
+        yield topics[name]
+    root = Path(sysconfig.get_path("stdlib"))
+    for file in sorted(root.rglob("*.py")):
+        if {"test", "tests", "idlelib", "site-packages", "lib2to3", "dist-packages"} & set(
+            file.relative_to(root).parts
+        ):
+            continue
+        try:
+            tree = ast.parse(file.read_bytes())
+        except (SyntaxError, ValueError):
+            continue
+        kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+        for node in ast.walk(tree):
+            if isinstance(node, kinds) and (text := ast.get_docstring(node)) and len(text) > _SHORTEST_DOCSTRING:
+                yield text
+
+
+def _files(path: Path) -> Iterator[str]:
+    if path.is_dir():
+        files = sorted(path.rglob("*.txt"))
+        if not files:
+            raise UsageError(f"{path} holds no *.txt file: give a text file, or a folder of them")
+        for file in files:
+            yield file.read_text(encoding="utf-8", errors="replace")
+    elif path.is_file():
+        yield from path.read_text(encoding="utf-8", errors="replace").split("\n\n")
+    else:
+        raise UsageError(f"no text at {path}: give a file, a folder of *.txt files, hf:NAME, or python")
+
+
+def _hub_documents(name: str) -> Iterator[str]:
+    try:
+        from datasets import load_dataset  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise UsageError(f"hf:{name} needs the data set library: pip install 'lazyneuron[hub]'") from None
+    path, config = (name, None) if name.count("/") < 2 else name.rsplit("/", 1)
+    for row in load_dataset(path, config, split="train", streaming=True):
+        if "text" not in row:
+            raise UsageError(f"hf:{name} has no column 'text' but {', '.join(row)}: choose another data set")
+        yield row["text"]
+
+
+@dataclass(frozen=True)
+class TextData:
+    """Tokens of a text, split in two: whole documents are held out for evaluation, one in twenty.
+
+    Ids are the tokenizer's (pad 0, end 1, unknown 2, then pieces) and above them 100 sentinels.
+    """
+
+    train: np.ndarray
+    evaluation: np.ndarray
+    tokenizer: SentencePieceProcessor
+    fingerprint: str
+
+    @property
+    def vocab_size(self) -> int:
+        return self.tokenizer.vocab_size() + NUM_SENTINELS
+
+    @property
+    def sentinels(self) -> np.ndarray:
+        """Ids of the sentinels in the order of use: the vocabulary's last, downwards, as T5's."""
+        return np.arange(self.vocab_size - 1, self.vocab_size - 1 - NUM_SENTINELS, -1)
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> bytes:
+    """A sentencepiece Unigram model (arXiv 1804.10959); the same text gives the same bytes.
+
+    It has `vocab_size` ids, or fewer where the text is too small for so many.
+    """
+    model = io.BytesIO()
+    try:
+        SentencePieceTrainer.train(
+            sentence_iterator=(line for text in texts for line in text.split("\n") if line.strip()),
+            model_writer=model,
+            model_type="unigram",
+            vocab_size=vocab_size,
+            pad_id=PAD,
+            eos_id=END,
+            unk_id=UNKNOWN,
+            bos_id=-1,
+            hard_vocab_limit=False,
+            num_threads=1,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise UsageError(f"no tokenizer can be made of this text: give more text ({error})") from None
+    return model.getvalue()
+
+
+def load_text(source: str, vocab_size: int, max_bytes: int, cache: Path) -> TextData:
+    """Read, tokenize and split a source; tokenizer and tokens are kept in `cache` and memory-mapped from there.
+
+    What is on this machine is known again by its content, what is streamed by its name and `max_bytes`.
+    """
+    if not 2 * NUM_SENTINELS <= vocab_size <= 2**16:
+        raise UsageError(f"vocab_size must be between {2 * NUM_SENTINELS} and {2**16}; got {vocab_size}")
+    local = not source.startswith("hf:")
+    key = hashlib.sha256(f"{_FORMAT} {vocab_size} {max_bytes} {'' if local else source}".encode())
+    texts: Iterable[str] = documents(source, max_bytes)
+    if local:
+        texts = list(texts)
+        if not "".join(texts).strip():
+            raise UsageError(f"the text {source} is empty: give at least some hundred words")
+        for text in texts:
+            key.update(text.encode() + b"\0")
+    fingerprint = key.hexdigest()[:16]
+    folder = cache / f"text-{fingerprint}"
+    if not (folder / "tokenizer.model").exists():
+        _tokenize(texts, vocab_size, folder)
+    tokenizer = SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
+    train, evaluation = (np.memmap(folder / f"{split}.u16", dtype=np.uint16, mode="r") for split in ("train", "eval"))
+    return TextData(train, evaluation, tokenizer, fingerprint)
+
+
+def _tokenize(texts: Iterable[str], vocab_size: int, folder: Path) -> None:
+    """Write train.u16, eval.u16 and, last of all, tokenizer.model: its presence says that all are whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stream = iter(texts)
+    sample, size = [], 0
+    for text in stream:
+        sample.append(text)
+        size += len(text)
+        if size > _TOKENIZER_CHARACTERS:
+            break
+    model = train_tokenizer(sample, vocab_size - NUM_SENTINELS)
+    tokenizer = SentencePieceProcessor(model_proto=model)
+    counts = {"train": 0, "eval": 0}
+    parts = {name: folder / f"{name}.{os.getpid()}.tmp" for name in (*counts, "tokenizer")}
+    with parts["train"].open("wb") as train, parts["eval"].open("wb") as evaluation:
+        for number, text in enumerate(itertools.chain(sample, stream)):
+            held_out = number % HELD_OUT_EVERY == HELD_OUT_EVERY // 2
+            ids = np.asarray([*tokenizer.encode(text), END], dtype=np.uint16)
+            (evaluation if held_out else train).write(ids.tobytes())
+            counts["eval" if held_out else "train"] += len(ids)
+    if min(counts.values()) < 64:
+        raise UsageError(
+            f"too little text: {counts['train']} tokens to train and {counts['eval']} held out (one document in "
+            f"{HELD_OUT_EVERY}); give at least {HELD_OUT_EVERY} paragraphs or files"
+        )
+    parts["tokenizer"].write_bytes(model)
+    for name, file in parts.items():
+        file.replace(folder / ("tokenizer.model" if name == "tokenizer" else f"{name}.u16"))
+
+
+def span_batch(
+    tokens: np.ndarray, sentinels: np.ndarray, batch_size: int, input_length: int, key: tuple[int, ...]
+) -> dict[str, Tensor]:
+    """`input_ids` [B, L], `decoder_input_ids` and `labels` [B, M] of corrupted spans, drawn by `key` alone.
+
+    L and M are the lengths that `spans` gives for `input_length`; the decoder's inputs are the labels after a pad.
+    """
+    rng = np.random.default_rng(key)
+    length = spans.raw_length(input_length)
+    if len(tokens) < length:
+        raise UsageError(f"the text has {len(tokens)} tokens, fewer than one span of {length}: give more text")
+    pairs = []
+    for start in rng.integers(0, len(tokens) - length + 1, batch_size):
+        piece = np.asarray(tokens[start : start + length], dtype=np.int64)
+        pairs.append(spans.corrupt(piece, spans.noise_mask(length, rng), sentinels, END))
+    inputs, targets = (torch.from_numpy(np.stack(part)) for part in zip(*pairs, strict=True))
+    shifted = torch.nn.functional.pad(targets[:, :-1], (1, 0), value=PAD)
+    return {"input_ids": inputs, "decoder_input_ids": shifted, "labels": targets}

@@ -1,0 +1,105 @@
+"""Options, and a child's failures as messages of one line."""
+
+import errno
+import os
+import queue
+from pathlib import Path
+
+import pytest
+
+from lazyneuron.record import LazyneuronError, RunFolder, UsageError
+from lazyneuron.reproduce.recipe import Theory, Training
+from lazyneuron.reproduce.recipes import find_recipes
+from lazyneuron.reproduce.run import Options, _work, cache_folder, judge, with_options
+
+
+def test_the_default_folder_names_scale_and_seed():
+    assert Options(scale="smoke", seed=3).folder == Path("runs/smoke-seed3")
+    assert Options(out=Path("x")).folder == Path("x")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("seed", -1, "seed must be 0 or more; got -1"),
+        ("steps", 0, "steps must be 1 or more"),
+        ("jobs", 0, "jobs must be"),
+    ],
+)
+def test_wrong_options_are_named(field, value, message):
+    with pytest.raises(UsageError, match=message):
+        Options(**{field: value})
+
+
+def test_what_changes_a_result_is_in_the_config_and_the_rest_is_not():
+    plain = Options().what()
+    assert Options(jobs=1, out=Path("x"), names=("fig1",)).what() == plain
+    for changed in (Options(seed=1), Options(scale="smoke"), Options(text="a"), Options(images="b"), Options(steps=5)):
+        assert changed.what() != plain
+    assert Options(text="my text").what()["command"] == ("lazyneuron reproduce --scale quick --seed 0 --text 'my text'")
+
+
+def test_text_images_and_steps_replace_the_recipes_own():
+    options = Options(text="book.txt", images="fashion-mnist", steps=7)
+    for recipe in find_recipes([], "smoke"):
+        for run in recipe.runs:
+            changed = with_options(run, options)
+            trainings = changed.networks if isinstance(changed, Theory) else (changed,)
+            assert {getattr(t.task, "text", None) or getattr(t.task, "images", None) for t in trainings} <= {
+                "book.txt",
+                "fashion-mnist",
+            }
+            assert not isinstance(changed, Training) or changed.num_steps == 7
+
+
+def test_the_cache_follows_its_variables(monkeypatch):
+    monkeypatch.setenv("LAZYNEURON_CACHE", "here")
+    assert cache_folder() == Path("here")
+    monkeypatch.delenv("LAZYNEURON_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "there")
+    assert cache_folder() == Path("there/lazyneuron")
+
+
+def test_a_full_disk_is_one_line_and_what_was_written_stays(small_vit, tmp_path, monkeypatch):
+    written = []
+
+    def fsync(descriptor):
+        written.append(descriptor)
+        if len(written) > 6:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    messages = queue.Queue()
+    _work(small_vit, tmp_path / "vit", Options(device="cpu"), messages)
+    *_, ended = list(messages.queue)
+    assert ended.failure.startswith("vit: No space left on device")
+    assert "\n" not in ended.failure
+    kept = RunFolder(tmp_path / "vit").records()
+    assert kept
+    monkeypatch.undo()
+    _work(small_vit, tmp_path / "vit", Options(device="cpu"), messages)
+    assert RunFolder(tmp_path / "vit").records()[: len(kept)] == kept
+    assert RunFolder(tmp_path / "vit").is_done()
+
+
+def test_an_unexpected_failure_names_itself_and_keeps_its_traceback(small_vit, tmp_path, monkeypatch):
+    def broken(run, seed, cache):
+        raise RuntimeError("first line\nsecond line")
+
+    monkeypatch.setattr("lazyneuron.reproduce.task.load_batches", broken)
+    messages = queue.Queue()
+    _work(small_vit, tmp_path / "vit", Options(), messages)
+    ended = messages.get_nowait()
+    assert ended.failure == "vit failed: RuntimeError: first line (--debug shows where)"
+    assert isinstance(ended.error(), LazyneuronError)
+    assert "second line" in "".join(ended.error().__notes__)
+
+
+def test_only_runs_that_are_there_are_judged(small_vit, tmp_path):
+    parent = RunFolder(tmp_path, Options(scale="smoke").what())
+    assert judge(parent) == []
+    _work(small_vit, tmp_path / "vit", Options(device="cpu"), queue.Queue())
+    verdicts = judge(parent)
+    assert {v.recipe for v in verdicts} == {"vit"}
+    assert next(v for v in verdicts if v.claim == "half-active-at-start").value is not None
+    assert parent.verdicts() == verdicts

@@ -1,0 +1,180 @@
+"""The command line as its user meets it: help, one-line errors and exit codes, Ctrl-C, and the whole of smoke."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from lazyneuron.cli import main
+from lazyneuron.record import RunFolder
+
+
+def call(*words, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "lazyneuron", *map(str, words)], capture_output=True, text=True, **options
+    )
+
+
+def fails_with(capsys, monkeypatch, *words):
+    """Exit code and the one line on standard error of a command run in this process."""
+    monkeypatch.setattr(sys, "argv", ["lazyneuron", *map(str, words)])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    return stop.value.code, lines[0]
+
+
+def test_help_answers_within_a_second_and_teaches():
+    call("--help")
+    times = []
+    for _ in range(3):
+        began = time.monotonic()
+        done = call("--help")
+        times.append(time.monotonic() - began)
+    assert done.returncode == 0
+    assert "reproduce" in done.stdout
+    assert "report" in done.stdout
+    assert min(times) < 1.0
+    assert "examples:" in call("reproduce", "--help").stdout
+
+
+def test_version_and_module_form():
+    assert call("--version").stdout.strip()
+
+
+def test_help_loads_neither_torch_nor_charts():
+    code = (
+        "import sys\nfrom lazyneuron.cli import main\nsys.argv = ['lazyneuron', '--help']\n"
+        "try: main()\nexcept SystemExit: pass\nsys.exit(bool({'torch', 'altair', 'transformers'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+def test_print_config_gives_a_file_that_config_reads(tmp_path):
+    printed = call("reproduce", "fig1", "--seed", "4", "--print_config")
+    assert "seed: 4" in printed.stdout
+    (tmp_path / "mine.yaml").write_text(printed.stdout)
+    again = call("reproduce", "--config", tmp_path / "mine.yaml", "--print_config")
+    assert again.stdout == printed.stdout
+
+
+def test_an_unknown_recipe_is_a_usage_error(capsys, monkeypatch, tmp_path):
+    code, line = fails_with(capsys, monkeypatch, "reproduce", "fig9", "--out", tmp_path / "out")
+    assert (code, line) == (2, "lazyneuron: no recipe 'fig9': choose from fig1, fig2ab, theorem31")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_wrong_scale_and_a_wrong_option_exit_with_2():
+    assert call("reproduce", "--scale", "huge").returncode == 2
+    assert call("reproduce", "--no-such-option").returncode == 2
+    assert call().returncode == 2
+
+
+def test_a_folder_of_another_run_is_refused_and_left_alone(capsys, monkeypatch, tmp_path):
+    RunFolder(tmp_path, {"scale": "smoke", "seed": 5})
+    before = (tmp_path / "config.json").read_bytes()
+    code, line = fails_with(capsys, monkeypatch, "reproduce", "--scale", "smoke", "--out", tmp_path)
+    assert code == 2
+    assert "holds a run with another config" in line
+    assert "choose another --out" in line
+    assert (tmp_path / "config.json").read_bytes() == before
+
+
+def test_a_folder_that_cannot_be_written_is_refused(capsys, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    code, line = fails_with(capsys, monkeypatch, "reproduce", "--out", tmp_path / "file" / "below")
+    assert (code, "cannot write to" in line) == (2, True)
+
+
+def test_report_on_a_folder_without_a_run_is_a_usage_error(capsys, monkeypatch, tmp_path):
+    code, line = fails_with(capsys, monkeypatch, "report", tmp_path)
+    assert (code, "holds no run" in line) == (2, True)
+
+
+def one_class(path: Path) -> list[object]:
+    (path / "images/cat").mkdir(parents=True)
+    Image.new("RGB", (12, 12)).save(path / "images/cat/1.png")
+    return ["fig2ab", "--images", path / "images"]
+
+
+def missing_text(path: Path) -> list[object]:
+    return ["fig1", "--text", path / "missing.txt"]
+
+
+@pytest.mark.parametrize(("words", "message"), [(one_class, "holds 1 class folder(s)"), (missing_text, "no text at")])
+def test_bad_data_is_a_usage_error_of_one_line(words, message, tmp_path):
+    done = call("reproduce", *words(tmp_path), "--scale", "smoke", "--out", tmp_path / "out")
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    debug = call("reproduce", *words(tmp_path / "2"), "--scale", "smoke", "--out", tmp_path / "out2", "--debug")
+    assert "Traceback" in debug.stderr
+
+
+def start(*words):
+    return subprocess.Popen(
+        [sys.executable, "-m", "lazyneuron", *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path):
+    words = ["reproduce", "fig2ab", "--scale", "smoke", "--steps", "400", "--out", tmp_path / "out"]
+    process = start(*words)
+    while not list(tmp_path.glob("out/*/checkpoint-*")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert errors.strip() == "lazyneuron: stopped; what was done is saved. The same command goes on from there"
+    saved = {file.parent.name for file in tmp_path.glob("out/*/checkpoint-*")}
+    assert saved
+    done = call(*words)
+    assert done.returncode == 0, done.stderr
+    whole = call(*words[:-1], tmp_path / "whole")
+    assert whole.returncode == 0
+    for name in ("t5", "vit"):
+        cut, uncut = (tmp_path / folder / name / "records.jsonl" for folder in ("out", "whole"))
+        assert cut.read_bytes() == uncut.read_bytes()
+
+
+@pytest.mark.slow
+def test_a_corrupt_checkpoint_fails_with_1_and_names_the_mend(tmp_path):
+    words = ["reproduce", "fig1", "--scale", "smoke", "--steps", "40", "--out", tmp_path]
+    assert call(*words).returncode == 0
+    (tmp_path / "t5/done").unlink()
+    newest = RunFolder(tmp_path / "t5").checkpoints()[-1]
+    newest.write_bytes(b"not a checkpoint")
+    done = call(*words)
+    assert done.returncode == 1
+    assert f"checkpoint {newest} is damaged" in done.stderr
+    newest.unlink()
+    assert call(*words).returncode == 0
+
+
+@pytest.mark.slow
+def test_the_whole_of_smoke_within_90_seconds(tmp_path):
+    began = time.monotonic()
+    done = call("reproduce", "--scale", "smoke", "--out", tmp_path / "out", cwd=tmp_path)
+    seconds = time.monotonic() - began
+    assert done.returncode == 0, done.stderr
+    assert "does not hold" in done.stdout
+    assert (tmp_path / "out/report.html").stat().st_size > 100_000
+    print(f"smoke took {seconds:.0f} s")
+    assert seconds < 90
+    again = call("reproduce", "--scale", "smoke", "--out", tmp_path / "out", cwd=tmp_path)
+    assert again.stdout.count("is done") == 3
+    rebuilt = call("report", tmp_path / "out", "--out", tmp_path / "page.html")
+    assert rebuilt.stdout.strip() == str(tmp_path / "page.html")
+    assert len(list((tmp_path / "charts").glob("*.png"))) >= 6

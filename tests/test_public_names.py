@@ -1,0 +1,47 @@
+"""The public names, and that importing them is silent and light."""
+
+import subprocess
+import sys
+
+import pytest
+
+import lazyneuron
+
+NAMES = [
+    "LazyneuronError",
+    "NoSitesError",
+    "Probe",
+    "Record",
+    "RunFolder",
+    "Site",
+    "Source",
+    "StoppedError",
+    "UsageError",
+    "Verdict",
+    "find_sites",
+    "watch",
+]
+
+
+def test_the_public_names_are_these():
+    assert lazyneuron.__all__ == NAMES
+    assert dir(lazyneuron) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_public_name_can_be_had_and_is_documented(name):
+    assert getattr(lazyneuron, name).__doc__
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'wach'"):
+        lazyneuron.wach  # noqa: B018
+
+
+def test_import_is_silent_and_loads_nothing_heavy():
+    code = (
+        "import sys, lazyneuron; lazyneuron.watch; "
+        "sys.exit(bool({'transformers', 'accelerate', 'altair', 'sklearn'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
