@@ -107,14 +107,17 @@ def _reproduce(arguments: Namespace) -> None:
     from rich.console import Console
 
     from lazyneuron.report import write_report
-    from lazyneuron.reproduce.run import Options, reproduce
+    from lazyneuron.reproduce.run import Options, is_first_process, reproduce
 
     names = ("scale", "seed", "device", "text", "images", "steps", "jobs")
     out = Path(arguments.out) if arguments.out else None
     chosen: dict[str, Any] = {name: arguments[name] for name in names}
-    console = Console()
+    console = Console(quiet=not is_first_process())
     outcome = reproduce(Options(names=tuple(arguments.get("names") or ()), out=out, **chosen), console)
-    _print_verdicts(outcome.verdicts, console)
+    if not is_first_process():
+        return
+    if outcome.verdicts:
+        _print_verdicts(outcome.verdicts, console)
     page = write_report([outcome.folder], outcome.folder / "report.html")
     console.print(f"page: {page}", highlight=False, soft_wrap=True)
     if outcome.failures:
@@ -160,7 +163,8 @@ def main() -> None:
 
 def _line(error: BaseException) -> str:
     if isinstance(error, OSError):
-        return f"{error.strerror or error}: {error.filename}: make it writable or make room, then run again to go on"
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror or error}: make it writable or make room, then run again to go on"
     return str(error) or "stopped; the same command goes on from the last checkpoint"
 
 

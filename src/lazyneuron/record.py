@@ -136,7 +136,7 @@ def _append(path: Path, text: str) -> None:
 
 
 def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     with temporary.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
@@ -266,11 +266,14 @@ class RunFolder:
 
         path = self.path / f"checkpoint-{step:09d}.pt"
         temporary = path.with_suffix(".tmp")
-        with temporary.open("wb") as file:
-            torch.save(state | {"step": step, "records_size": self.records_size()}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        try:
+            with temporary.open("wb") as file:
+                torch.save(state | {"step": step, "records_size": self.records_size()}, file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
         for old in self.checkpoints()[:-keep]:
             old.unlink()
         return path

@@ -3,6 +3,8 @@
 import errno
 import os
 import queue
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -103,3 +105,21 @@ def test_only_runs_that_are_there_are_judged(small_vit, tmp_path):
     assert {v.recipe for v in verdicts} == {"vit"}
     assert next(v for v in verdicts if v.claim == "half-active-at-start").value is not None
     assert parent.verdicts() == verdicts
+
+
+@pytest.mark.slow
+def test_two_processes_of_torchrun_give_the_numbers_of_one(tmp_path):
+    words = ["-m", "lazyneuron", "reproduce", "fig2ab", "--scale", "smoke", "--steps", "20", "--device", "cpu", "--out"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    two = subprocess.run([*torchrun, *words, str(tmp_path / "two")], capture_output=True, text=True)
+    assert two.returncode == 0, two.stderr
+    one = subprocess.run([sys.executable, *words, str(tmp_path / "one")], capture_output=True, text=True)
+    assert one.returncode == 0, one.stderr
+    assert two.stdout.count("page:") == 1
+    for name in ("t5", "vit"):
+        first, second = (RunFolder(tmp_path / folder / name).records() for folder in ("one", "two"))
+        keys = [[(r.what, r.split, r.layer, r.stack, r.step, r.num_tokens) for r in part] for part in (first, second)]
+        assert keys[0] == keys[1]
+        assert [r.value for r in second] == pytest.approx([r.value for r in first], rel=2e-2)
+        start = [[r.value for r in part if r.what == "density" and r.step == 0] for part in (first, second)]
+        assert start[0] == pytest.approx(start[1], rel=1e-4)

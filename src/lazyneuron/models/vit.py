@@ -45,8 +45,8 @@ def vit(
     """A randomly initialised ReLU ViT with a class token ("vit-tiny" and "vit-mini" are ours, for small images).
 
     `num_layers`, `d_ff` and `patch_size` replace the named size's. Initialisation follows the original code base:
-    Xavier-uniform projections, zero biases, positions N(0, 0.02); but its head, which starts at zero there (so that no
-    gradient reaches an MLP at step 0), starts Xavier-uniform too.
+    Xavier-uniform projections, N(0, 1 / fan-in) patch embedding, zero biases, positions N(0, 0.02); but its head, which
+    starts at zero there (so that no gradient reaches an MLP at step 0), starts Xavier-uniform too.
     """
     from transformers import ViTConfig, ViTForImageClassification
 
@@ -75,4 +75,6 @@ def vit(
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
     return model

@@ -165,7 +165,7 @@ def _judge_signs(records: Sequence[Record]) -> Judgement:
     case, worst = min(found.items(), key=lambda item: item[1].value)
     num_tests = int(sum(r.value for r in _cases(records, "num_active_neurons").values()))
     needed = bonferroni_z(num_tests)
-    reason = f"smallest z of {num_tests} active neurons in {len(found)} cases: {case}; {needed:.1f} shows all positive"
+    reason = f"smallest z of {num_tests} active neurons in {len(found)} cases: {case}; {needed:.1f} is needed"
     if worst.value >= needed:
         return Judgement(worst.value, "holds", reason)
     return Judgement(worst.value, "does not hold" if worst.value <= -needed else "cannot tell", reason)
@@ -204,11 +204,11 @@ def _judge_step0(records: Sequence[Record], transformers: bool) -> Judgement:
     positive, negative = sum(z >= needed for z in scores), sum(z <= -needed for z in scores)
     value = min(scores)
     reason = (
-        f"of {len(found)} layers {positive} are positive, {negative} negative, and "
-        f"{len(found) - positive - negative} within noise of 0 (|z| < {needed:.1f})"
+        f"positive in {positive} of {len(found)} layers, negative in {negative}, "
+        f"within noise of 0 in {len(found) - positive - negative} (|z| < {needed:.1f})"
     )
     if transformers and positive < len(found):
-        reason += ". A norm below a random isotropic head makes the loss's expectation independent of what is below it"
+        reason += ". A norm below a random isotropic head makes the expected loss the same whatever is below it"
     if negative:
         return Judgement(value, "does not hold", reason)
     return Judgement(value, "holds" if positive == len(found) else "cannot tell", reason)
@@ -221,7 +221,7 @@ CLAIMS = {
         Claim(
             name="half-active-at-start",
             text="At initialisation every ReLU MLP layer is about 50 % nonzero.",
-            where="Section 2, Fig. 1",
+            where="Fig. 1",
             metric="density at step 0 of the layer farthest from 0.5",
             expected=f"between {_LOW} and {_HIGH} (ours)",
             judge=_judge_start,
@@ -229,7 +229,7 @@ CLAIMS = {
         Claim(
             name="every-layer-sparser",
             text="After training every layer is far sparser than at initialisation.",
-            where="Section 2, Fig. 1 and 2",
+            where="Fig. 1 and 2",
             metric="largest ratio, over layers, of final to initial density",
             expected=f"at most {SPARSER_FACTOR} (ours)",
             judge=_judge_every_layer,
@@ -237,7 +237,7 @@ CLAIMS = {
         Claim(
             name="few-percent-active",
             text="After training only a few percent of neurons are active on average (2.7 % T5-Base, 6.3 % ViT-B16).",
-            where="Section 1 and 2, Fig. 1",
+            where="Fig. 1",
             metric="mean density over layers at the end",
             expected=f"at most {FEW_PERCENT} (ours)",
             judge=_judge_few_percent,
@@ -245,7 +245,7 @@ CLAIMS = {
         Claim(
             name="every-stack-sparse",
             text="Sparsity emerges in the encoder, in the decoder, and in vision as in language.",
-            where="Section 2, Fig. 2a",
+            where="Fig. 2a",
             metric="largest ratio, over stacks, of final to initial mean density",
             expected=f"at most {SPARSER_FACTOR} (ours)",
             judge=_judge_stacks,
@@ -253,7 +253,7 @@ CLAIMS = {
         Claim(
             name="train-like-eval",
             text="Training and evaluation data give the same densities.",
-            where="Section 2, Fig. 2b",
+            where="Fig. 2b",
             metric="largest relative gap, over layers, between the two",
             expected=f"below {SPLIT_GAP} (ours)",
             judge=_judge_splits,
@@ -261,7 +261,7 @@ CLAIMS = {
         Claim(
             name="ends-denser-than-middle",
             text="The first and the last layers are denser than the middle ones.",
-            where="Section 2, Fig. 2",
+            where="Fig. 2",
             metric="smallest ratio, over stacks, of first or last layer to the middle",
             expected="above 1",
             judge=_judge_ends,
@@ -269,7 +269,7 @@ CLAIMS = {
         Claim(
             name="theorem-sign",
             text="Below a random output layer the expected gradient on every active pre-activation is positive.",
-            where="Section 3, Theorem 3.1",
+            where="Theorem 3.1",
             metric="smallest z of one active neuron's mean gradient",
             expected="above the Bonferroni z at 5 %",
             judge=_judge_signs,
@@ -293,7 +293,7 @@ CLAIMS = {
         Claim(
             name="theorem-step0-mlp",
             text="In a real 2-layer MLP at step 0 the mean gradient on active pre-activations is positive.",
-            where="Section 3, Theorem 3.1",
+            where="Theorem 3.1",
             metric="z of the mean gradient over its root mean square",
             expected="above the Bonferroni z at 5 %",
             judge=partial(_judge_step0, transformers=False),
@@ -301,7 +301,7 @@ CLAIMS = {
         Claim(
             name="theorem-step0-transformer",
             text="In a real Transformer at step 0 the mean gradient on active pre-activations is positive.",
-            where="Section 3, read for whole networks",
+            where="Theorem 3.1, read for whole networks",
             metric="smallest z over layers of the mean gradient over its root mean square",
             expected="every layer above the Bonferroni z at 5 %",
             judge=partial(_judge_step0, transformers=True),

@@ -5,7 +5,7 @@ same run use one folder.
 """
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from lazyneuron.models import T5_SIZES, VIT_SIZES
@@ -105,6 +105,17 @@ class Training:
                 raise UsageError(f"{self.name}: {field} must be {minimum} or more; got {getattr(self, field)}")
         if not self.learning_rate > 0:
             raise UsageError(f"{self.name}: learning_rate must be above 0; got {self.learning_rate}")
+
+
+def smoke(run: Training, num_steps: int) -> Training:
+    """The run cut to seconds, with probes and checkpoints to match."""
+    return replace(run, num_steps=num_steps, num_probes=6, probe_batches=4, log_every=10, checkpoint_every=20)
+
+
+def full_size(run: Training) -> Training:
+    """The run with the cadence, workers and threads of a long one on large batches."""
+    run = replace(run, num_probes=40, probe_batches=4, log_every=100, checkpoint_every=1000)
+    return replace(run, num_workers=8, num_threads=None)
 
 
 @dataclass(frozen=True, kw_only=True)

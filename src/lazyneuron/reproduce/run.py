@@ -42,6 +42,8 @@ class Options:
     jobs: int | None = None
 
     def __post_init__(self) -> None:
+        if self.device not in (None, "cpu", "cuda"):
+            raise UsageError(f"device must be cpu or cuda; got {self.device!r}")
         if self.seed < 0:
             raise UsageError(f"seed must be 0 or more; got {self.seed}")
         if self.steps is not None and self.steps < 1:
@@ -104,8 +106,11 @@ def reproduce(options: Options, console: Console) -> Outcome:
     todo = [run for name, run in runs.items() if not (parent.path / name / "done").exists()]
     for name in runs.keys() - {run.name for run in todo}:
         console.print(f"{name} is done: {parent.path / name}", highlight=False)
-    failures = _run_all(todo, parent.path, options, console)
-    return Outcome(parent.path, judge(parent), failures)
+    if "LOCAL_RANK" in os.environ:
+        failures = _run_here(todo, parent.path, options, console)
+    else:
+        failures = _run_all(todo, parent.path, options, console)
+    return Outcome(parent.path, judge(parent) if is_first_process() else [], failures)
 
 
 def judge(parent: RunFolder) -> list[Verdict]:
@@ -171,6 +176,20 @@ def _run_all(todo: Sequence[Run], path: Path, options: Options, console: Console
     if stop and not failures:
         raise StoppedError("stopped; what was done is saved. The same command goes on from there")
     return failures
+
+
+def _run_here(todo: Sequence[Run], path: Path, options: Options, console: Console) -> list[LazyneuronError]:
+    """Under torchrun: all processes share each training, one after the other; the first shows how far it is."""
+    with Display(console) as display:
+        for run in todo:
+            if is_first_process() or not isinstance(run, Theory):
+                execute(run, path / run.name, options, display.update if is_first_process() else lambda progress: None)
+    return []
+
+
+def is_first_process() -> bool:
+    """Whether this process writes and shows results: the only one, or torchrun's rank 0."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
 from lazyneuron.measure import watch
-from lazyneuron.record import LazyneuronError, Record, RunFolder, Source, StoppedError
+from lazyneuron.record import LazyneuronError, Record, RunFolder, Source, StoppedError, UsageError
 from lazyneuron.reproduce.progress import Progress
 from lazyneuron.reproduce.recipe import Training, probe_steps
 from lazyneuron.reproduce.stop import stop_signals
@@ -120,6 +120,10 @@ class _Trainer:
         if self.accelerator.is_main_process:
             self.folder.append(records)
 
+    def log(self, text: str) -> None:
+        if self.accelerator.is_main_process:
+            self.folder.log(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {text}")
+
     def save(self, step: int) -> None:
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
@@ -176,7 +180,7 @@ def train(
         torch.set_num_threads(run.num_threads)
     accelerator = _accelerator(device)
     if run.batch_size % accelerator.num_processes:
-        raise LazyneuronError(
+        raise UsageError(
             f"{run.name}: batch_size {run.batch_size} does not split over {accelerator.num_processes} processes: "
             "choose a number of processes that divides it"
         )
@@ -190,7 +194,7 @@ def train(
     if start == 0:
         count = sum(parameter.numel() for parameter in model.parameters())
         trainer.write([Record(what="num_parameters", value=count, unit="parameters", **trainer._parent)])
-    folder.log(f"{_now()} step {start}: start")
+    trainer.log(f"step {start}: start")
     prepared.train()
     probes = set(probe_steps(run.num_steps, run.num_probes))
     loader = training_batches(batches, start, run.num_steps, accelerator.process_index, accelerator.num_processes)
@@ -199,24 +203,24 @@ def train(
             if stop or (step % run.checkpoint_every == 0 and step > start):
                 trainer.save(step)
             if stop:
-                folder.log(f"{_now()} step {step}: stopped after {time.monotonic() - began:.1f} s")
+                trainer.log(f"step {step}: stopped after {time.monotonic() - began:.1f} s")
                 raise StoppedError(f"{run.name} stopped at step {step} of {run.num_steps}")
             if step in probes:
                 trainer.measure(step)
             trainer.update(step, {k: v.to(accelerator.device) for k, v in batch.items()})
         trainer.save(run.num_steps)
         trainer.measure(run.num_steps)
-    folder.log(f"{_now()} step {run.num_steps}: done after {time.monotonic() - began:.1f} s")
-    folder.mark_done()
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    trainer.log(f"step {run.num_steps}: done after {time.monotonic() - began:.1f} s")
+    if accelerator.is_main_process:
+        folder.mark_done()
 
 
 def _accelerator(device: str | None) -> Accelerator:
-    name = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return Accelerator(cpu=name == "cpu", mixed_precision="bf16" if name.startswith("cuda") else "no")
+    has_cuda = torch.cuda.is_available()
+    if device == "cuda" and not has_cuda:
+        raise UsageError("there is no CUDA device here (or PyTorch is a CPU build): use --device cpu")
+    on_cpu = device == "cpu" or not has_cuda
+    return Accelerator(cpu=on_cpu, mixed_precision="no" if on_cpu else "bf16")
 
 
 def device_name(device: torch.device) -> str:

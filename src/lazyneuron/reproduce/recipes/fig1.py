@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from lazyneuron.reproduce.claims import TRAINING_CLAIMS
-from lazyneuron.reproduce.recipe import Recipe, Scale, T5Task, Training
+from lazyneuron.reproduce.recipe import Recipe, Scale, T5Task, Training, full_size, smoke
 
 _QUICK = Training(
     name="t5",
@@ -27,14 +27,14 @@ def t5(scale: Scale) -> Training:
     the same text for longer (or your own, by --text). paper: T5-Base on C4 as in T5X (100k steps of 256 x 512 tokens).
     """
     if scale == "smoke":
-        return replace(_QUICK, num_steps=60, num_probes=6, probe_batches=4, log_every=10, checkpoint_every=20)
+        return smoke(_QUICK, num_steps=60)
     if scale == "quick":
         return _QUICK
     if scale == "laptop":
         task = replace(_QUICK.task, size="mini", input_length=128)
         return replace(_QUICK, task=task, num_steps=12_000, batch_size=16, num_threads=None)
     return replace(
-        _QUICK,
+        full_size(_QUICK),
         task=T5Task(
             size="base",
             text="hf:allenai/c4/en",
@@ -47,12 +47,6 @@ def t5(scale: Scale) -> Training:
         learning_rate=0.01,
         schedule="constant",
         warmup_steps=0,
-        num_probes=40,
-        probe_batches=4,
-        log_every=100,
-        checkpoint_every=1000,
-        num_workers=8,
-        num_threads=None,
     )
 
 

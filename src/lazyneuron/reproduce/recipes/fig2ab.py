@@ -4,15 +4,15 @@ from dataclasses import replace
 
 from lazyneuron.reproduce.claims import TRAINING_CLAIMS
 from lazyneuron.reproduce.data.images import Augmentation
-from lazyneuron.reproduce.recipe import Recipe, Scale, Training, ViTTask
+from lazyneuron.reproduce.recipe import Recipe, Scale, Training, ViTTask, full_size, smoke
 from lazyneuron.reproduce.recipes.fig1 import t5
 
 DIGITS = Augmentation(canvas=12, rotation=30, scale=0.2, shift=1.5, noise=0.125)
 
 _QUICK = Training(
     name="vit",
-    task=ViTTask(size="vit-tiny", augmentation=DIGITS),
-    num_steps=7000,
+    task=ViTTask(size="vit-tiny", augmentation=DIGITS, d_ff=1024),
+    num_steps=5000,
     batch_size=64,
     learning_rate=6e-3,
     optimizer="adamw",
@@ -30,7 +30,7 @@ def vit(scale: Scale) -> Training:
     none is seen twice. laptop: Fashion-MNIST. paper: ViT-B/16 on ImageNet-1k (300k steps at batch 1024).
     """
     if scale == "smoke":
-        return replace(_QUICK, num_steps=80, num_probes=6, probe_batches=4, log_every=10, checkpoint_every=20)
+        return smoke(_QUICK, num_steps=80)
     if scale == "quick":
         return _QUICK
     if scale == "laptop":
@@ -39,19 +39,13 @@ def vit(scale: Scale) -> Training:
         )
         return replace(_QUICK, task=task, num_steps=12_000, batch_size=128, learning_rate=2e-3, num_threads=None)
     return replace(
-        _QUICK,
+        full_size(_QUICK),
         task=ViTTask(size="vit-b16", images="hf:ILSVRC/imagenet-1k", augmentation=Augmentation(canvas=224, flip=True)),
         num_steps=112_600,
         batch_size=1024,
         learning_rate=3e-3,
         weight_decay=0.3,
         warmup_steps=10_000,
-        num_probes=40,
-        probe_batches=4,
-        log_every=100,
-        checkpoint_every=1000,
-        num_workers=8,
-        num_threads=None,
     )
 
 
