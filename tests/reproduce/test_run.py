@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lazyneuron.record import LazyneuronError, RunFolder, UsageError
-from lazyneuron.reproduce.recipe import Theory, Training
+from lazyneuron.reproduce.recipe import Theory, Training, ViTTask
 from lazyneuron.reproduce.recipes import find_recipes
 from lazyneuron.reproduce.run import Options, _work, cache_folder, judge, with_options
 
@@ -52,6 +52,13 @@ def test_text_images_and_steps_replace_the_recipes_own():
                 "fashion-mnist",
             }
             assert not isinstance(changed, Training) or changed.num_steps == 7
+
+
+def test_other_images_than_the_digits_are_seen_at_their_own_size():
+    run = with_options(find_recipes(["fig2ab"], "smoke")[0].runs[1], Options(images="fashion-mnist"))
+    assert isinstance(run, Training)
+    assert isinstance(run.task, ViTTask)
+    assert (run.task.augmentation.canvas, run.task.patch_size) == (28, 7)
 
 
 def test_the_cache_follows_its_variables(monkeypatch):

@@ -18,8 +18,9 @@ from rich.console import Console
 from lazyneuron.record import LazyneuronError, RunFolder, StoppedError, UsageError, Verdict
 from lazyneuron.reproduce.claims import CLAIMS
 from lazyneuron.reproduce.progress import Display, Progress
-from lazyneuron.reproduce.recipe import Run, Scale, T5Task, Task, Theory, run_config
+from lazyneuron.reproduce.recipe import Run, Scale, T5Task, Task, Theory, ViTTask, run_config
 from lazyneuron.reproduce.recipes import find_recipes
+from lazyneuron.reproduce.recipes.fig2ab import DIGITS, SMALL_IMAGES
 from lazyneuron.reproduce.stop import stop_signals
 
 
@@ -75,7 +76,13 @@ def cache_folder() -> Path:
 def _changed(task: Task, options: Options) -> Task:
     if isinstance(task, T5Task):
         return replace(task, text=options.text) if options.text else task
-    return replace(task, images=options.images) if options.images else task
+    if options.images in (None, task.images):
+        return task
+    task = replace(task, images=options.images)
+    if task.augmentation != DIGITS:
+        return task
+    task = replace(task, augmentation=SMALL_IMAGES)
+    return replace(task, patch_size=SMALL_IMAGES.canvas // 4) if isinstance(task, ViTTask) else task
 
 
 def with_options(run: Run, options: Options) -> Run:

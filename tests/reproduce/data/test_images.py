@@ -119,6 +119,13 @@ def test_a_larger_canvas_keeps_the_size_of_the_image_and_pads_with_black():
     assert (x[0, 0, [0, 1, 10, 11]] == -1).all()
 
 
+def test_an_image_larger_than_the_canvas_is_shrunk_to_it():
+    pixels = torch.zeros(1, 1, 12, 12, dtype=torch.uint8)
+    pixels[..., :6] = 200
+    x = augment(pixels, Augmentation(canvas=4), np.random.default_rng(0))
+    assert torch.allclose((x[0, 0, 0] + 1) / 2 * 255, torch.tensor([200.0, 200.0, 0.0, 0.0]), atol=1e-3)
+
+
 def test_a_shift_moves_by_as_many_pixels():
     pixels = torch.zeros(200, 1, 9, 9, dtype=torch.uint8)
     pixels[:, :, 4, 4] = 255

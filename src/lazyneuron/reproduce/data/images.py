@@ -228,8 +228,13 @@ def image_batch(
 
 
 def augment(pixels: Tensor, how: Augmentation, rng: np.random.Generator) -> Tensor:
-    """uint8 [B, C, H, W] to float [B, C, canvas, canvas], each image turned, scaled and moved on its own."""
+    """uint8 [B, C, H, W] to float [B, C, canvas, canvas], each image turned, scaled and moved on its own.
+
+    An image smaller than the canvas keeps its size on a black ground; a larger one is shrunk to it first.
+    """
     x = pixels.float() / 255
+    if x.shape[-1] > how.canvas:
+        x = functional.interpolate(x, size=how.canvas, mode="area")
     count, _, side, _ = x.shape
     if how.rotation or how.scale or how.shift or how.canvas != side:
         draw = torch.from_numpy(rng.uniform(-1, 1, (4, count))).float()

@@ -8,6 +8,7 @@ from lazyneuron.reproduce.recipe import Recipe, Scale, Training, ViTTask, full_s
 from lazyneuron.reproduce.recipes.fig1 import t5
 
 DIGITS = Augmentation(canvas=12, rotation=30, scale=0.2, shift=1.5, noise=0.125)
+SMALL_IMAGES = Augmentation(canvas=28, shift=2, flip=True)
 
 _QUICK = Training(
     name="vit",
@@ -34,9 +35,7 @@ def vit(scale: Scale) -> Training:
     if scale == "quick":
         return _QUICK
     if scale == "laptop":
-        task = ViTTask(
-            size="vit-mini", images="fashion-mnist", augmentation=Augmentation(canvas=28, shift=2, flip=True)
-        )
+        task = ViTTask(size="vit-mini", images="fashion-mnist", augmentation=SMALL_IMAGES)
         return replace(_QUICK, task=task, num_steps=12_000, batch_size=128, learning_rate=2e-3, num_threads=None)
     return replace(
         full_size(_QUICK),
