@@ -200,12 +200,12 @@ def _judge_step0(records: Sequence[Record], transformers: bool) -> Judgement:
     if not found:
         return _nothing("gradient of such a network at step 0")
     scores = [_z(r.value, r.error) for r in found]
-    needed = bonferroni_z(len(found))
-    positive, negative = sum(z >= needed for z in scores), sum(z <= -needed for z in scores)
+    needed, against = bonferroni_z(len(found)), bonferroni_z(len(found), alpha=0.005)
+    positive, negative = sum(z >= needed for z in scores), sum(z <= -against for z in scores)
     value = min(scores)
     reason = (
-        f"positive in {positive} of {len(found)} layers, negative in {negative}, "
-        f"within noise of 0 in {len(found) - positive - negative} (|z| < {needed:.1f})"
+        f"positive in {positive} of {len(found)} layers (z >= {needed:.1f}), negative in {negative} "
+        f"(z <= -{against:.1f}), within noise of 0 in {len(found) - positive - negative}"
     )
     if transformers and positive < len(found):
         reason += ". A norm below a random isotropic head makes the expected loss the same whatever is below it"

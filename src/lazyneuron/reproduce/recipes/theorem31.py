@@ -7,7 +7,7 @@ from lazyneuron.reproduce.recipe import MLPTask, Recipe, Scale, Theory, Training
 from lazyneuron.reproduce.recipes.fig1 import t5
 from lazyneuron.reproduce.recipes.fig2ab import DIGITS, vit
 
-_DRAWS = {"smoke": (12_000, 8), "quick": (150_000, 64), "laptop": (1_000_000, 256), "paper": (1_000_000, 256)}
+_DRAWS = {"smoke": (12_000, 8), "quick": (150_000, 256), "laptop": (1_000_000, 256), "paper": (1_000_000, 256)}
 
 
 def mlp(scale: Scale) -> Training:
