@@ -24,7 +24,7 @@ def find_sites(model: nn.Module, example_inputs: Mapping[str, Any] | tuple[Any, 
 
     `example_inputs` are keyword arguments (mapping), positional arguments (tuple), or the only argument (tensor), on
     the model's device; they are copied. The pass runs in eval mode without gradients; modes, buffers, the random state
-    and `.grad` are as before afterwards. MLPs that it does not reach (an expert without tokens) are not found.
+    and `.grad` are as before afterwards. MLPs that it does not reach are not found, but experts without a token are.
     Raises NoSitesError if there is none; an exception of the model's own forward passes through untouched.
     """
     if isinstance(example_inputs, Mapping):

@@ -9,7 +9,7 @@ marked tag is a down projection, and the tag names its up and gate.
 import dataclasses
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -207,11 +207,27 @@ class Tracer(TorchDispatchMode):
             return self.linears[down].d_out == site.d_model and (repeats or bool(site.gate) or site.d_ff > site.d_model)
 
         sites = _prefer(sites, {down for down, site in sites.items() if returns(down, site)})
+        sites = {down: site for known in sites.values() for down, site in self._siblings(known)}
         names = Counter(site.name for site in sites.values())
         return [
             site if names[site.name] == 1 else dataclasses.replace(site, name=down.rpartition(".")[0])
             for down, site in sites.items()
         ]
+
+    def _siblings(self, site: Site) -> Iterator[tuple[str, Site]]:
+        """The site, and its twins that the pass did not reach: experts that got no token differ in a number alone."""
+        yield site.down, site
+        stem = site.name.rstrip("0123456789")
+        if stem == site.name:
+            return
+        inside = [name and name.removeprefix(site.name) for name in (site.up, site.gate, site.down)]
+        for down, parameter in self.parameters.items():
+            twin = down.removesuffix(str(inside[2]))
+            if down in self.linears or twin == down or twin.rstrip("0123456789") != stem:
+                continue
+            if parameter.shape == self.parameters[site.down].shape:
+                up, gate, _ = (part and twin + part for part in inside)
+                yield down, dataclasses.replace(site, name=twin, up=str(up), gate=gate, down=down)
 
     def _site(self, down: str, tag: _Tag) -> Site:
         def largest(names: frozenset[str]) -> str:
