@@ -146,6 +146,17 @@ def test_a_loss_that_is_not_finite_names_step_rate_and_checkpoint(small_vit, tmp
     assert folder.records()
 
 
+def test_weights_that_are_not_finite_are_never_saved(small_vit, tmp_path, cache, monkeypatch):
+    def clip(self, parameters, norm):
+        for parameter in parameters:
+            parameter.grad.fill_(float("nan"))
+
+    monkeypatch.setattr("accelerate.Accelerator.clip_grad_norm_", clip)
+    with pytest.raises(LazyneuronError, match=r"a weight is no longer finite at step 1, .* there is no checkpoint yet"):
+        run_to_end(replace(small_vit, clip_norm=1.0, checkpoint_every=1), tmp_path / "run", cache)
+    assert RunFolder(tmp_path / "run").load_checkpoint() is None
+
+
 def test_a_damaged_checkpoint_stops_the_run_and_its_removal_lets_it_go_on(small_vit, tmp_path, cache):
     whole = run_to_end(small_vit, tmp_path / "run", cache)
     expected = (whole.path / "records.jsonl").read_bytes()

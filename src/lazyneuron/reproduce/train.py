@@ -5,7 +5,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import torch
 from accelerate import Accelerator
@@ -57,7 +57,7 @@ class _Trainer:
             self.accelerator.clip_grad_norm_(self.model.parameters(), run.clip_norm)
         mean_loss = float(cast(Tensor, self.accelerator.reduce(loss.detach(), "mean")))
         if not math.isfinite(mean_loss):
-            self._stop_at_nan(step, mean_loss)
+            self._stop(step, f"the loss became {mean_loss}")
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.loss_sum += mean_loss
@@ -67,11 +67,11 @@ class _Trainer:
             self.write([Record(what="loss", value=mean, unit="nats", split="train", step=step + 1, **self._parent)])
             self.report(Progress(run.name, step + 1, run.num_steps, mean, self.density))
 
-    def _stop_at_nan(self, step: int, loss: float) -> None:
+    def _stop(self, step: int, why: str) -> NoReturn:
         last = self.folder.checkpoints()
         good = f"the last good checkpoint is {last[-1]}" if last else "there is no checkpoint yet"
         raise LazyneuronError(
-            f"{self.run.name}: the loss became {loss} at step {step}, learning rate {self.learning_rate(step):.3g}; "
+            f"{self.run.name}: {why} at step {step}, learning rate {self.learning_rate(step):.3g}; "
             f"{good}: run again with a lower learning rate in another --out"
         )
 
@@ -125,6 +125,8 @@ class _Trainer:
             self.folder.log(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {text}")
 
     def save(self, step: int) -> None:
+        if not all(bool(weight.isfinite().all()) for weight in self.model.parameters()):
+            self._stop(step, "a weight is no longer finite")
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             state = {
