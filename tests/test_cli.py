@@ -129,7 +129,7 @@ def start(*words):
 
 @pytest.mark.slow
 def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path):
-    words = ["reproduce", "fig2ab", "--scale", "smoke", "--steps", "400", "--out", tmp_path / "out"]
+    words = ["reproduce", "fig2ab", "--scale", "smoke", "--steps", "120", "--out", tmp_path / "out"]
     process = start(*words)
     while not list(tmp_path.glob("out/*/checkpoint-*")):
         assert process.poll() is None

@@ -1,25 +1,21 @@
 """Count which neurons fire while a model runs, exactly and without changing the model."""
 
-import inspect
 import math
-import sys
 import types
-import warnings
-from collections.abc import Callable, Sequence
-from typing import Any, Self
+from collections.abc import Sequence
+from typing import Self
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
-from torch.utils.hooks import RemovableHandle
 
-from lazyneuron.sites import Site, clean_name, find_sites_in_call, is_tracing, unwrap
+from lazyneuron.measure.hooks import Hooks
+from lazyneuron.measure.statistics import HISTOGRAMS, STATISTICS, Maps, mean, quantile
+from lazyneuron.sites import Site
 
-_PRODUCTS = {"linear", "matmul", "__matmul__", "mm", "bmm", "grouped_mm", "_grouped_mm", "grouped_mm_fallback"}
 _RELU_LIKE = {"relu", "relu^2", "relu6"}
 
 
-def watch(model: nn.Module, sites: Sequence[Site] | None = None) -> "Probe":
+def watch(model: nn.Module, sites: Sequence[Site] | None = None, statistics: Sequence[str] = ()) -> "Probe":
     """Count the nonzeros of every activation map while the returned context is open.
 
     Without `sites`, the first call of `model` inside finds them, by one more forward pass on a copy of its inputs
@@ -30,8 +26,13 @@ def watch(model: nn.Module, sites: Sequence[Site] | None = None) -> "Probe":
     Every token that an MLP processes counts once, also under gradient checkpointing; padding does not count, as told by
     `attention_mask` (and `decoder_attention_mask`) of the call of `model` itself. In training mode, entries that
     dropout zeroed before the down projection are inactive: measure density in eval mode.
+
+    How often each neuron fires is always counted. `statistics` adds, from cheap to dear: "active" (histogram of active
+    neurons per token), "position" (density by place in the sequence), "overlap" (neurons that neighbouring tokens
+    share), "relative" (entries above 1 % of the token's largest), "energy_90" and "energy_99" (fewest neurons that hold
+    that share of a token's energy). All are exact integer counts of size O(d_ff), kept on the model's device.
     """
-    return Probe(model, sites)
+    return Probe(model, sites, statistics)
 
 
 class Probe:
@@ -40,14 +41,13 @@ class Probe:
     Active means strictly nonzero; NaN is nonzero. Reading waits for the device, counting never does.
     """
 
-    def __init__(self, model: nn.Module, sites: Sequence[Site] | None = None) -> None:
-        self._model = model
+    def __init__(self, model: nn.Module, sites: Sequence[Site] | None = None, statistics: Sequence[str] = ()) -> None:
+        if unknown := [name for name in statistics if name not in STATISTICS]:
+            raise ValueError(f"no statistic {unknown[0]!r}: choose from {', '.join(STATISTICS)}")
+        self._hooks = Hooks(model, self._count, self._keep_sites)
+        self._statistics = [STATISTICS[name] for name in dict.fromkeys(statistics)]
         self._sites = None if sites is None else list(sites)
         self._counts: dict[str, Tensor] = {}
-        self._handles: list[RemovableHandle] = []
-        self._bare: _BareWeights | None = None
-        self._masks: dict[str, Any] = {}
-        self._warned: set[str] = set()
 
     @property
     def sites(self) -> list[Site]:
@@ -59,14 +59,14 @@ class Probe:
     @property
     def num_tokens(self) -> dict[str, int]:
         """Tokens seen by each site, padding left out."""
-        return {name: int(counts[-1]) for name, counts in self.state().items()}
+        return {name: int(counts[-1]) for name, counts in self._firing().items()}
 
     @property
     def num_active(self) -> dict[str, float]:
         """Mean number of active neurons per token at each site; nan where no token was seen."""
         return {
             name: int(counts[:-1].sum()) / int(counts[-1]) if int(counts[-1]) else math.nan
-            for name, counts in self.state().items()
+            for name, counts in self._firing().items()
         }
 
     @property
@@ -77,15 +77,71 @@ class Probe:
     @property
     def firing_rate(self) -> dict[str, Tensor]:
         """Fraction of the tokens at which each neuron was active: float64 of shape [F] per site."""
-        return {name: counts[:-1].double() / counts[-1] for name, counts in self.state().items()}
+        return {name: counts[:-1].double() / counts[-1] for name, counts in self._firing().items()}
+
+    @property
+    def never_fired(self) -> dict[str, int]:
+        """Neurons of each site that no token seen so far has activated; see `num_tokens` for how many there were."""
+        return {name: int((counts[:-1] == 0).sum()) for name, counts in self._firing().items()}
+
+    def histogram(self, statistic: str = "active") -> dict[str, Tensor]:
+        """Number of tokens for each count from 0 to d_ff, int64 [F + 1] per site; needs that statistic.
+
+        `statistic` is "active", "relative", "energy_90" or "energy_99".
+        """
+        if statistic not in HISTOGRAMS:
+            raise ValueError(f"{statistic!r} is no histogram: choose from {', '.join(HISTOGRAMS)}")
+        return self._kept(statistic)
+
+    def quantile(self, q: float, statistic: str = "active") -> dict[str, int]:
+        """The count that a fraction `q` of the tokens does not exceed, per site: exact."""
+        return {name: quantile(counts, q) for name, counts in self.histogram(statistic).items()}
+
+    def share(self, statistic: str) -> dict[str, float]:
+        """Mean of a count over tokens as a fraction of d_ff, per site: density, if `statistic` is "active"."""
+        return {name: mean(counts) / (len(counts) - 1) for name, counts in self.histogram(statistic).items()}
+
+    @property
+    def density_by_position(self) -> dict[str, Tensor]:
+        """Density at each position of the sequence, float64 [positions seen] per site; needs "position".
+
+        Positions count from 0, padding included; the last of 4,096 pools all beyond. A model that flattens (batch,
+        sequence) before its MLPs has its positions only where an attention mask tells them.
+        """
+        found = {}
+        for site in self.sites:
+            active, tokens = self._kept("position")[site.name].unbind(-1)
+            length = int(tokens.nonzero().max()) + 1 if tokens.any() else 0
+            found[site.name] = active[:length].double() / (tokens[:length] * site.d_ff)
+        return found
+
+    @property
+    def overlap(self) -> dict[str, float]:
+        """Active neurons that neighbouring tokens share, over those that either has (Jaccard); needs "overlap"."""
+        pairs = {name: counts.tolist() for name, counts in self._kept("overlap").items()}
+        return {name: both / either if either else math.nan for name, (both, either) in pairs.items()}
+
+    def _firing(self) -> dict[str, Tensor]:
+        state = self.state()
+        return {site.name: state[site.name] for site in self.sites}
+
+    def _kept(self, statistic: str) -> dict[str, Tensor]:
+        if statistic not in {kept.name for kept in self._statistics}:
+            raise ValueError(f"{statistic!r} was not counted: watch(model, statistics=[{statistic!r}])")
+        state = self.state()
+        return {site.name: state[f"{site.name}/{statistic}"] for site in self.sites}
 
     def state(self) -> dict[str, Tensor]:
         """The raw counts: per site int64 [F + 1], how often each neuron was active, then the number of tokens.
 
+        A statistic's counts are under "site/statistic".
         These are the live tensors: an in-place sum over ranks (`torch.distributed.all_reduce`) merges the ranks.
         """
         for site in self.sites:
             self._counts.setdefault(site.name, torch.zeros(site.d_ff + 1, dtype=torch.int64))
+            for statistic in self._statistics:
+                empty = torch.zeros(statistic.shape(site.d_ff), dtype=torch.int64)
+                self._counts.setdefault(f"{site.name}/{statistic.name}", empty)
         return self._counts
 
     def merge(self, other: "Probe") -> None:
@@ -98,6 +154,9 @@ class Probe:
             if known.d_ff != site.d_ff:
                 raise ValueError(f"cannot merge site {site.name!r}: d_ff is {known.d_ff} here and {site.d_ff} there")
         self._sites += [site for site in other.sites if site.name not in mine]
+        if self._statistics != other._statistics:
+            names = [[statistic.name for statistic in probe._statistics] for probe in (self, other)]
+            raise ValueError(f"cannot merge a probe of statistics {names[1]} into one of {names[0]}")
         state = self.state()
         for name, counts in other.state().items():
             state[name] += counts.to(state[name].device)
@@ -122,173 +181,34 @@ class Probe:
         return "\n".join(lines)
 
     def __enter__(self) -> Self:
-        if self._handles:
-            raise RuntimeError("this probe is open already; nest another watch(model) instead")
-        _forget_compiled()
-        try:
-            self._handles += [
-                self._model.register_forward_pre_hook(_eager(self._on_call), with_kwargs=True),
-                self._model.register_forward_hook(_eager(self._on_return), always_call=True),
-            ]
-            inner = unwrap(self._model)
-            if _two_stacks(inner) and callable(get_encoder := getattr(inner, "get_encoder", None)):
-                encoder: Any = get_encoder()  # `generate` calls it by itself, before the model
-                self._handles += [
-                    encoder.register_forward_pre_hook(_eager(self._on_encoder), with_kwargs=True),
-                    encoder.register_forward_hook(_eager(self._on_encoded), always_call=True),
-                ]
-            if self._sites is not None:
-                self._attach(self._sites)
-        except BaseException:
-            self.__exit__(None, None, None)
-            raise
+        self._hooks.open(self._sites)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
     ) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
-        if self._bare is not None:
-            self._bare.__exit__(kind, error, trace)
-            unseen = [name for name in self._bare.names if error is None and name not in self._bare.seen]
-            self._bare = None
-            if unseen:
-                warnings.warn(f"no product with the bare down weight was seen at {', '.join(unseen)}", stacklevel=2)
-        _forget_compiled()
+        self._hooks.close(is_error=error is not None)
 
-    def _on_call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if is_tracing():
-            return
-        names = inspect.signature(unwrap(module).forward).parameters
-        self._masks = dict(zip(names, args, strict=False)) | kwargs
-        if self._sites is None:
-            sites = find_sites_in_call(module, args, kwargs)
-            self._attach(sites)
-            self._sites = sites
+    def _keep_sites(self, sites: list[Site]) -> None:
+        self._sites = sites
 
-    def _on_return(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if not is_tracing():
-            self._masks = {}
+    def _count(self, site: Site, maps: Maps) -> None:
+        active_TF = (maps.h_BSF != 0).flatten(0, -2)
+        firing = self._on_device(site.name, (site.d_ff + 1,), maps.h_BSF.device)
+        if maps.is_real_BS is None:
+            firing[-1] += len(active_TF)
+        else:
+            is_real_T = maps.is_real_BS.flatten()
+            active_TF &= is_real_T[:, None]
+            firing[-1] += is_real_T.sum()
+        firing[:-1] += active_TF.sum(0)
+        for statistic in self._statistics:
+            kept = self._on_device(f"{site.name}/{statistic.name}", statistic.shape(site.d_ff), maps.h_BSF.device)
+            kept += statistic.count(maps)
 
-    def _on_encoder(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if not is_tracing():
-            given = dict(zip(inspect.signature(module.forward).parameters, args, strict=False)) | kwargs
-            self._masks = self._masks | {"attention_mask": given.get("attention_mask")}
-
-    def _on_encoded(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if not is_tracing():
-            self._masks.pop("attention_mask", None)
-
-    def _attach(self, sites: Sequence[Site]) -> None:
-        if len({site.name for site in sites}) < len(sites):
-            raise ValueError(f"two sites share a name: {sorted(site.name for site in sites)}")
-        model = unwrap(self._model)
-        parameters = {clean_name(name): parameter for name, parameter in model.named_parameters()}
-        modules = {clean_name(name): module for name, module in model.named_modules()}
-        bare: list[tuple[Tensor, Site]] = []
-        for site in sites:
-            if site.down not in parameters:
-                raise ValueError(f"site {site.name!r}: {type(model).__name__} has no parameter {site.down!r}")
-            down = parameters[site.down]
-            owners = [m for m in modules.values() if any(p is down for p in m._parameters.values())]
-            path, parametrized, _ = site.down.partition(".parametrizations.")
-            if parametrized:
-                owners = [modules[path]]
-            elif not all({"weight"} <= owner._parameters.keys() <= {"weight", "bias"} for owner in owners):
-                bare.append((down, site))
-                continue
-            for owner in owners:
-                self._handles.append(owner.register_forward_pre_hook(_eager(self._hook(site))))
-        if bare:
-            self._bare = _BareWeights(bare, self._count)
-            self._bare.__enter__()
-
-    def _hook(self, site: Site) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
-            is_conv = isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
-            self._count(site, args[0].movedim(-1 - len(module.kernel_size), -1) if is_conv else args[0])
-
-        return hook
-
-    def _count(self, site: Site, h: Tensor) -> None:
-        """Add an activation map, shape [..., F]."""
-        recomputing = torch._C._current_graph_task_id() != -1  # a checkpoint's second forward runs inside backward
-        if is_tracing() or recomputing:
-            return
-        if h.shape[-1] != site.d_ff:
-            raise ValueError(f"site {site.name!r}: {site.down} got {h.shape[-1]} neurons, the site has {site.d_ff}")
-        counts = self._counts.get(site.name)
-        with torch.inference_mode(False), torch.no_grad():
-            if counts is None or counts.device != h.device:
-                before = 0 if counts is None else counts.to(h.device)
-                counts = torch.zeros(site.d_ff + 1, dtype=torch.int64, device=h.device) + before
-                self._counts[site.name] = counts
-            active_TF = (h.detach() != 0).reshape(-1, site.d_ff)
-            tokens = active_TF.shape[0]
-            mask = self._mask(site, h.shape[:-1])
-            if mask is not None:
-                mask = mask.to(h.device)
-                active_TF, tokens = active_TF & mask[:, None], mask.sum()
-            counts[:-1] += active_TF.sum(0)
-            counts[-1] += tokens
-
-    def _mask(self, site: Site, tokens: Sequence[int]) -> Tensor | None:
-        """Which of the site's tokens are real, as bool of shape [T]; None if all are."""
-        in_decoder = any(part.startswith("decoder") for part in site.down.split("."))
-        name = "decoder_attention_mask" if in_decoder and _two_stacks(unwrap(self._model)) else "attention_mask"
-        mask: Any = self._masks.get(name)
-        if not isinstance(mask, Tensor):
-            return None
-        if mask.dim() == 2 and mask.numel():
-            length = math.prod(tokens) // len(mask)
-            if self._masks.get("past_key_values") is not None:  # the mask also covers the cached tokens
-                mask = mask[:, -length:]
-            is_flat = sum(size > 1 for size in tokens) <= 1
-            if math.prod(tokens) == mask.numel() and (is_flat or tuple(tokens) == mask.shape):
-                return (mask != 0).reshape(-1)
-        if site.name not in self._warned:
-            self._warned.add(site.name)
-            warnings.warn(
-                f"site {site.name!r}: {name} of shape {tuple(mask.shape)} does not fit its tokens {tuple(tokens)}; "
-                "all of them are counted, padding included",
-                stacklevel=2,
-            )
-        return None
-
-
-class _BareWeights(TorchFunctionMode):
-    """Sees the products with down weights that no module of their own holds (3-D experts, functional MLPs)."""
-
-    def __init__(self, bare: list[tuple[Tensor, Site]], count: Callable[[Site, Tensor], None]) -> None:
-        super().__init__()
-        self.bare = bare
-        self.names = [site.name for _, site in bare]
-        self.count = count
-        self.seen: set[str] = set()
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if getattr(func, "__name__", "") in _PRODUCTS and len(args) >= 2 and not is_tracing():
-            x, w = args[:2]
-            storage = w.untyped_storage().data_ptr()
-            for down, site in self.bare:
-                if storage == down.untyped_storage().data_ptr() and x.shape[-1] == site.d_ff:
-                    self.seen.add(site.name)
-                    self.count(site, x)
-        return func(*args, **(kwargs or {}))
-
-
-def _two_stacks(model: nn.Module) -> bool:
-    return "decoder_attention_mask" in inspect.signature(model.forward).parameters
-
-
-def _eager(hook: Callable[..., Any]) -> Callable[..., Any]:
-    """Keep dynamo out of a hook; a process that never compiles does not load it."""
-    return torch.compiler.disable(hook) if "torch._dynamo" in sys.modules else hook
-
-
-def _forget_compiled() -> None:
-    """Code compiled before the hooks came would ignore them silently, and code compiled with them would keep them."""
-    if "torch._dynamo" in sys.modules:
-        torch._dynamo.reset()
+    def _on_device(self, name: str, shape: tuple[int, ...], device: torch.device) -> Tensor:
+        counts = self._counts.get(name)
+        if counts is None or counts.device != device:
+            before = 0 if counts is None else counts.to(device)
+            counts = self._counts[name] = torch.zeros(shape, dtype=torch.int64, device=device) + before
+        return counts

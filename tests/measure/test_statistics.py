@@ -1,0 +1,178 @@
+"""Every statistic against a loop over tokens, and the same however the data is cut."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from lazyneuron.measure import Probe, watch
+from lazyneuron.measure.statistics import (
+    MAX_POSITIONS,
+    STATISTICS,
+    mean,
+    num_above,
+    num_active,
+    num_holding,
+    quantile,
+)
+
+ALL = tuple(STATISTICS)
+
+
+class Block(nn.Module):
+    """An MLP of 6 inputs and 40 neurons over [B, S, 6], with an attention mask that it does not use."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.Linear(6, 40)
+        self.down = nn.Linear(40, 6)
+
+    def forward(self, x: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        return self.down(torch.relu(self.up(x) - 0.5))
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return Block()
+
+
+def maps_of(model: Block, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        return torch.relu(model.up(x) - 0.5)
+
+
+def counted(model: Block, *batches: tuple[Tensor, Tensor | None], statistics=ALL) -> Probe:
+    with watch(model, statistics=statistics) as probe:
+        for x, mask in batches:
+            model(x, attention_mask=mask)
+    return probe
+
+
+def holding(row: np.ndarray, share: float) -> int:
+    energy = np.sort(row.astype(np.float64) ** 2)[::-1]
+    found, total = 0.0, energy.sum()
+    for number, part in enumerate(energy, 1):
+        found += part
+        if total and found >= share * total * (1 - 1e-12):
+            return number
+    return 0
+
+
+def test_counts_per_token_are_those_of_a_loop(model):
+    h = maps_of(model, torch.randn(200, 6) * torch.linspace(0, 3, 200)[:, None])
+    rows = h.numpy()
+    assert num_active(h).tolist() == [int((row != 0).sum()) for row in rows]
+    assert num_above(h).tolist() == [int((row > np.float32(0.01) * row.max()).sum()) for row in rows]
+    for share in (0.5, 0.9, 0.99):
+        assert num_holding(h, share).tolist() == [holding(row, share) for row in rows]
+
+
+@given(st.integers(0, 40), st.sampled_from([1e-30, 1.0, 1e30]))
+def test_energy_counts_equal_entries_exactly_at_any_scale(active, scale):
+    row = torch.zeros(1, 40)
+    row[0, :active] = scale
+    assert num_holding(row, 0.9).item() == math.ceil(round(0.9 * active, 9))
+    assert num_above(row).item() == active
+
+
+def test_broken_entries_hold_all_of_the_energy():
+    h = torch.tensor([[1.0, math.nan, 2.0], [math.inf, 5.0, -math.inf], [0.0, 0.0, 0.0]])
+    assert num_active(h).tolist() == [3, 3, 0]
+    assert num_above(h).tolist() == [1, 2, 0]
+    assert num_holding(h, 0.9).tolist() == [1, 2, 0]
+
+
+def test_the_histogram_gives_density_mean_and_quantiles(model):
+    x = torch.randn(7, 5, 6)
+    probe = counted(model, (x, None))
+    counts = (maps_of(model, x) != 0).sum(-1).flatten().numpy()
+    assert probe.histogram()[""].tolist() == np.bincount(counts, minlength=41).tolist()
+    assert probe.share("active") == pytest.approx(probe.density)
+    for q in (0, 0.01, 0.25, 0.5, 0.9, 0.99, 1):
+        assert probe.quantile(q)[""] == np.quantile(counts, q, method="inverted_cdf")
+    assert probe.share("energy_90")[""] < probe.share("energy_99")[""] <= probe.density[""]
+    assert mean(probe.histogram("relative")[""]) <= mean(probe.histogram("active")[""])
+
+
+def test_neurons_that_never_fired_are_counted(model):
+    with torch.no_grad():
+        model.up.bias[:13] = -100.0
+    x = torch.randn(50, 3, 6)
+    silent = int((maps_of(model, x) == 0).all(0).all(0).sum())
+    assert silent >= 13
+    assert counted(model, (x, None)).never_fired == {"": silent}
+
+
+def test_density_by_position_is_that_of_a_loop(model):
+    x = torch.randn(9, 5, 6) * torch.linspace(0.2, 3, 5)[:, None]
+    found = counted(model, (x, None)).density_by_position[""]
+    assert torch.equal(found, (maps_of(model, x) != 0).double().mean((0, 2)))
+
+
+def test_positions_beyond_the_last_are_pooled(model):
+    x = torch.randn(1, MAX_POSITIONS + 3, 6)
+    found = counted(model, (x, None), statistics=["position"]).density_by_position[""]
+    assert len(found) == MAX_POSITIONS
+    assert found[-1] == (maps_of(model, x)[0, MAX_POSITIONS - 1 :] != 0).double().mean()
+
+
+def test_overlap_is_that_of_a_loop_over_neighbours(model):
+    x = torch.randn(4, 6, 6).cumsum(1)
+    active = (maps_of(model, x) != 0).numpy()
+    both = sum(int((row[i] & row[i - 1]).sum()) for row in active for i in range(1, 6))
+    either = sum(int((row[i] | row[i - 1]).sum()) for row in active for i in range(1, 6))
+    assert counted(model, (x, None)).overlap == {"": both / either}
+
+
+def test_padding_counts_in_no_statistic(model):
+    x = torch.randn(3, 6, 6)
+    mask = torch.tensor([[1] * 6, [1] * 4 + [0] * 2, [1] * 2 + [0] * 4])
+    padded = counted(model, (x, mask)).state()
+    alone = counted(model, *((row[None, : m.sum()], None) for row, m in zip(x, mask, strict=True))).state()
+    assert padded.keys() == alone.keys() == {"", *(f"/{name}" for name in ALL)}
+    assert all(torch.equal(padded[name], alone[name]) for name in padded)
+
+
+@pytest.mark.parametrize("sizes", [[1] * 12, [5, 7], [12]])
+def test_the_cut_into_batches_changes_nothing_and_probes_merge(model, sizes):
+    x = torch.randn(12, 4, 6)
+    whole = counted(model, (x, None)).state()
+    cut = counted(model, *((part, None) for part in x.split(sizes))).state()
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+    first, *others = (counted(model, (part, None)) for part in x.split(sizes))
+    for other in others:
+        first.merge(other)
+    assert all(torch.equal(whole[name], first.state()[name]) for name in whole)
+
+
+def test_a_model_without_sequences_has_single_tokens(model):
+    probe = counted(model, (torch.randn(8, 6), None))
+    assert len(probe.density_by_position[""]) == 1
+    assert math.isnan(probe.overlap[""])
+
+
+def test_mistakes_are_named(model):
+    with pytest.raises(ValueError, match="no statistic 'sum': choose from active, relative"):
+        watch(model, statistics=["sum"])
+    probe = counted(model, (torch.randn(2, 3, 6), None), statistics=["active"])
+    with pytest.raises(ValueError, match=r"'overlap' was not counted: watch\(model, statistics=\['overlap'\]\)"):
+        _ = probe.overlap
+    with pytest.raises(ValueError, match="'position' is no histogram: choose from active"):
+        probe.histogram("position")
+    with pytest.raises(ValueError, match=r"cannot merge a probe of statistics \[\] into one of \['active'\]"):
+        probe.merge(counted(model, (torch.randn(2, 3, 6), None), statistics=()))
+    with pytest.raises(ValueError, match="a quantile lies between 0 and 1; got 2"):
+        probe.quantile(2)
+    with pytest.raises(ValueError, match="no token was counted"):
+        quantile(torch.zeros(5, dtype=torch.int64), 0.5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_maps_are_counted_in_full_precision(dtype):
+    h = torch.tensor([[300.0, 200.0, 100.0, 1.0] * 10]).to(dtype)
+    assert num_holding(h, 0.9).item() == holding(h[0].float().numpy(), 0.9)
