@@ -80,7 +80,7 @@ def _reproduce_parser() -> ArgumentParser:
         "--images", type=str | None, help="ViT's images: folder per class, idx folder, hf:NAME, digits, fashion-mnist"
     )
     parser.add_argument("--steps", type=int | None, help="training steps, in place of the scale's")
-    parser.add_argument("--jobs", type=int | None, help="runs at a time (default: one for each core)")
+    parser.add_argument("--jobs", type=int | None, help="runs at a time (default: up to 3, one for each core)")
     parser.add_argument("--debug", action="store_true", help="show the traceback of a failure")
     parser.add_argument("--config", action="config", help="a YAML file with any of these options")
     return parser

@@ -33,6 +33,19 @@ def test_wrong_options_are_named(field, value, message):
         Options(**{field: value})
 
 
+def test_runs_share_the_cores_and_no_two_threads_share_one(monkeypatch):
+    for cores, jobs, expected in (
+        (1, None, (1, 1)),
+        (2, None, (2, 1)),
+        (16, None, (3, 5)),
+        (16, 1, (1, 16)),
+        (2, 8, (8, 1)),
+    ):
+        monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
+        options = Options(jobs=jobs)
+        assert (options.jobs_at_a_time, options.threads_per_run) == expected
+
+
 def test_what_changes_a_result_is_in_the_config_and_the_rest_is_not():
     plain = Options().what()
     assert Options(jobs=1, out=Path("x"), names=("fig1",)).what() == plain

@@ -56,6 +56,15 @@ class Options:
     def folder(self) -> Path:
         return self.out or Path("runs") / f"{self.scale}-seed{self.seed}"
 
+    @property
+    def jobs_at_a_time(self) -> int:
+        return self.jobs or min(3, os.cpu_count() or 1)
+
+    @property
+    def threads_per_run(self) -> int:
+        """Threads of a run that does not fix its own: as many as leave no two on one core."""
+        return max(1, (os.cpu_count() or 1) // self.jobs_at_a_time)
+
     def what(self) -> dict[str, Any]:
         """What must be equal for a folder to be gone on with: everything that changes a result."""
         chosen = {"text": self.text, "images": self.images, "steps": self.steps, "device": self.device}
@@ -117,6 +126,9 @@ def reproduce(options: Options, console: Console) -> Outcome:
         failures = _run_here(todo, parent.path, options, console)
     else:
         failures = _run_all(todo, parent.path, options, console)
+    for failure in failures:
+        if isinstance(failure, UsageError):
+            raise failure
     return Outcome(parent.path, judge(parent) if is_first_process() else [], failures)
 
 
@@ -151,7 +163,7 @@ def _run_all(todo: Sequence[Run], path: Path, options: Options, console: Console
 
     A `UsageError` stops the others, which save what they have; after any other failure they go on to their end.
     """
-    jobs = options.jobs or max(1, min(len(todo), os.cpu_count() or 1))
+    jobs = options.jobs_at_a_time
     context = multiprocessing.get_context("spawn")
     messages: Any = context.Queue()
     waiting, failures = list(todo), []
@@ -239,11 +251,15 @@ def _work(run: Run, path: Path, options: Options, messages: Any) -> None:
 
 def execute(run: Run, path: Path, options: Options, report: Callable[[Progress], None]) -> None:
     """Carry out one run in this process, in the folder `path`, from where it was left."""
+    import torch
+
     from lazyneuron.reproduce.task import load_batches
     from lazyneuron.reproduce.theory_run import check_theory
     from lazyneuron.reproduce.train import train
 
     seed, cache = options.seed, cache_folder()
+    if run.num_threads is None:
+        torch.set_num_threads(options.threads_per_run)
     if isinstance(run, Theory):
         check_theory(run, RunFolder(path, run_config(run, seed)), cache, seed=seed, report=report)
     else:

@@ -23,16 +23,17 @@ _QUICK = Training(
 def t5(scale: Scale) -> Training:
     """T5 v1.0 trained by span corruption with Adafactor.
 
-    smoke: seconds. quick: 64-token spans of the prose that ships with Python, 3 + 3 layers. laptop: a wider model on
-    the same text for longer (or your own, by --text). paper: T5-Base on C4 as in T5X (100k steps of 256 x 512 tokens).
+    smoke: seconds. quick: 64-token spans of the prose that ships with Python, 3 + 3 layers. laptop: twice as deep and
+    wide, and longer, on the same text or on your own by --text. paper: T5-Base on C4 as in T5X (100k steps of 256 x 512
+    tokens).
     """
     if scale == "smoke":
         return smoke(_QUICK, num_steps=60)
     if scale == "quick":
         return _QUICK
     if scale == "laptop":
-        task = replace(_QUICK.task, size="mini", input_length=128)
-        return replace(_QUICK, task=task, num_steps=12_000, batch_size=16, num_threads=None)
+        task = T5Task(size="tiny", num_layers=6, d_ff=1024)
+        return replace(_QUICK, task=task, num_steps=20_000, batch_size=16, probe_batches=16)
     return replace(
         full_size(_QUICK),
         task=T5Task(

@@ -35,8 +35,15 @@ def vit(scale: Scale) -> Training:
     if scale == "quick":
         return _QUICK
     if scale == "laptop":
-        task = ViTTask(size="vit-mini", images="fashion-mnist", augmentation=SMALL_IMAGES)
-        return replace(_QUICK, task=task, num_steps=12_000, batch_size=128, learning_rate=2e-3, num_threads=None)
+        task = ViTTask(
+            size="vit-tiny",
+            images="fashion-mnist",
+            augmentation=SMALL_IMAGES,
+            num_layers=6,
+            d_ff=1024,
+            patch_size=7,
+        )
+        return replace(_QUICK, task=task, num_steps=20_000, learning_rate=3e-3)
     return replace(
         full_size(_QUICK),
         task=ViTTask(size="vit-b16", images="hf:ILSVRC/imagenet-1k", augmentation=Augmentation(canvas=224, flip=True)),
