@@ -43,7 +43,7 @@ scales:
 
 examples:
   lazyneuron reproduce
-  lazyneuron reproduce theorem31 --scale smoke --out /tmp/try
+  lazyneuron reproduce theorem31 --scale smoke --out runs/try
   lazyneuron reproduce fig1 --text my-corpus/ --seed 1
   lazyneuron reproduce --print_config > mine.yaml && lazyneuron reproduce --config mine.yaml
 

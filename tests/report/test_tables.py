@@ -68,6 +68,18 @@ def test_claims_stand_together_with_a_cell_per_folder() -> None:
     assert [len(cell) for cell in groups[0][1].cells] == [1, 0]
 
 
+def test_a_claim_that_was_reworded_is_still_one_row_and_another_threshold_is_not() -> None:
+    found = {
+        "old": [verdict(text="before")],
+        "new": [verdict(text="after"), verdict(text="after", expected="at most 2")],
+    }
+    (group,) = tables.claims(found)
+    assert [(row.text, row.expected, [len(cell) for cell in row.cells]) for row in group] == [
+        ("after", "e", [1, 1]),
+        ("after", "at most 2", [0, 1]),
+    ]
+
+
 def test_tally_counts_in_words() -> None:
     found = [verdict(), verdict(), verdict(verdict="does not hold"), verdict(verdict="cannot tell")]
     assert tables.tally(found) == "2 hold, 1 does not hold, 1 cannot tell"

@@ -1,6 +1,5 @@
 """Records and verdicts of result folders to the tables of the page, as plain values for the template."""
 
-import itertools
 import json
 import math
 from collections import Counter, defaultdict
@@ -30,23 +29,21 @@ class Claim:
 
 
 def claims(verdicts: dict[str, list[Verdict]]) -> list[list[Claim]]:
-    """The verdicts of all folders (by label), one row per claim, metric and recipe.
+    """The verdicts of all folders (by label), one row per claim, recipe, metric and threshold.
 
-    Rows of one claim stand together.
+    Rows of one claim stand together, under the wording of the last folder that has it.
     """
     rows: dict[tuple[str, ...], dict[str, list[Verdict]]] = defaultdict(lambda: defaultdict(list))
+    wording = {}
     for label, found in verdicts.items():
         for v in found:
-            rows[v.claim, v.text, v.where, v.metric, v.expected, v.recipe][label].append(v)
-    order = list(dict.fromkeys(key[0] for key in rows))
-    table = []
-    for _, keys in itertools.groupby(sorted(rows, key=lambda key: order.index(key[0])), key=lambda key: key[:3]):
-        group = []
-        for key in keys:
-            cells = [rows[key][label] for label in verdicts]
-            group.append(Claim(text=key[1], where=key[2], metric=key[3], expected=key[4], recipe=key[5], cells=cells))
-        table.append(group)
-    return table
+            rows[v.claim, v.recipe, v.metric, v.expected][label].append(v)
+            wording[v.claim] = {"text": v.text, "where": v.where}
+    groups: dict[str, list[Claim]] = {claim: [] for claim in wording}
+    for (claim, recipe, metric, expected), found in rows.items():
+        cells = [found[label] for label in verdicts]
+        groups[claim].append(Claim(**wording[claim], recipe=recipe, metric=metric, expected=expected, cells=cells))
+    return list(groups.values())
 
 
 def tally(verdicts: Sequence[Verdict]) -> str:
