@@ -8,8 +8,10 @@ import pytest
 import lazyneuron
 
 NAMES = [
+    "Cost",
     "LazyneuronError",
     "NoSitesError",
+    "PartCost",
     "Probe",
     "Record",
     "RunFolder",
@@ -18,6 +20,7 @@ NAMES = [
     "StoppedError",
     "UsageError",
     "Verdict",
+    "cost",
     "find_sites",
     "watch",
 ]

@@ -4,20 +4,22 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lazyneuron.measure import Probe, watch
+    from lazyneuron.measure import Cost, PartCost, Probe, cost, watch
     from lazyneuron.record import LazyneuronError, Record, RunFolder, Source, StoppedError, UsageError, Verdict
     from lazyneuron.sites import NoSitesError, Site, find_sites
 
 _HOMES = {
-    "lazyneuron.measure": ("Probe", "watch"),
+    "lazyneuron.measure": ("Cost", "PartCost", "Probe", "cost", "watch"),
     "lazyneuron.record": ("LazyneuronError", "Record", "RunFolder", "Source", "StoppedError", "UsageError", "Verdict"),
     "lazyneuron.sites": ("NoSitesError", "Site", "find_sites"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "Cost",
     "LazyneuronError",
     "NoSitesError",
+    "PartCost",
     "Probe",
     "Record",
     "RunFolder",
@@ -26,6 +28,7 @@ __all__ = [
     "StoppedError",
     "UsageError",
     "Verdict",
+    "cost",
     "find_sites",
     "watch",
 ]

@@ -35,9 +35,9 @@ def find_sites(model: nn.Module, example_inputs: Mapping[str, Any] | tuple[Any, 
 def find_sites_in_call(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Site]:
     """`find_sites` for the call `model(*args, **kwargs)`, with the same contract."""
     model = unwrap(model)
-    args, kwargs = tree_map(_private, args), {name: tree_map(_private, value) for name, value in kwargs.items()}
+    args, kwargs = tree_map(private_copy, args), {name: tree_map(private_copy, value) for name, value in kwargs.items()}
     tracer = Tracer({clean_name(name): parameter for name, parameter in model.named_parameters()})
-    with _undisturbed(model), tracer:
+    with undisturbed(model), tracer:
         model(*args, **kwargs)
     sites = tracer.sites()
     if not sites:
@@ -71,7 +71,7 @@ def clean_name(name: str) -> str:
     return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
 
 
-def _private(leaf: Any) -> Any:
+def private_copy(leaf: Any) -> Any:
     if isinstance(leaf, Tensor):
         return leaf.detach().clone()
     try:
@@ -84,7 +84,7 @@ def _private(leaf: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _undisturbed(model: nn.Module) -> Iterator[None]:
+def undisturbed(model: nn.Module) -> Iterator[None]:
     """Trace in eval mode without gradients, and leave no trace of it."""
     # Flags are set one by one: `model.eval()` may be overridden (LoRA merges its weights there).
     was_training = {module: module.training for module in model.modules()}

@@ -103,7 +103,7 @@ class Tracer(TorchDispatchMode):
         return out
 
     def _follow(self, func: Any, name: str, args: Any, operands: list[Tensor], outputs: list[Tensor]) -> None:
-        weights = [self._weight(operand) for operand in operands]
+        weights = [self.weight_of(operand) for operand in operands]
         if operands and all(weights):
             largest = max(zip(operands, weights, strict=True), key=lambda pair: pair[0].numel())[1]
             for output in outputs:
@@ -134,7 +134,7 @@ class Tracer(TorchDispatchMode):
             elif output in self.tags:
                 del self.tags[output]
 
-    def _weight(self, tensor: Tensor) -> str | None:
+    def weight_of(self, tensor: Tensor) -> str | None:
         if tensor.layout is torch.strided:
             start = tensor.storage_offset()
             for first, last, name in self.by_storage.get(tensor.untyped_storage()._cdata, ()):
@@ -144,11 +144,11 @@ class Tracer(TorchDispatchMode):
 
     def _product(self, name: str, args: Any) -> _Tag | None:
         a, b = args[_MATRICES_AT[name] :][:2]
-        weight = self._weight(b) or self._weight(a)
+        weight = self.weight_of(b) or self.weight_of(a)
         if weight is None:
             self._strike(self.tags.get(a), self.tags.get(b))
             return None
-        x, w = (a, b) if self._weight(b) else (b, a)
+        x, w = (a, b) if self.weight_of(b) else (b, a)
         tag: _Tag | None = self.tags.get(x)
         if name == "convolution":
             groups = args[8]
