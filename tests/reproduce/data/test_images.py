@@ -1,6 +1,8 @@
 """Images: sources, held-out parts, and augmentation drawn by its generator alone."""
 
 import gzip
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -144,3 +146,30 @@ def test_augmentation_is_drawn_by_the_generator_and_differs_between_images():
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
     assert not torch.allclose(one[0], one[1], atol=0.2)
+
+
+def test_a_hub_data_set_gives_its_own_test_part(monkeypatch):
+    def rows(count, shade):
+        images = [Image.new("RGB", (10, 7), (shade + i, 0, 0)) for i in range(count)]
+        return Rows([{"image": image, "label": i % 3} for i, image in enumerate(images)])
+
+    class Rows(list):
+        column_names = ("image", "label")
+
+        def __getitem__(self, key):
+            return [row[key] for row in self] if isinstance(key, str) else super().__getitem__(int(key))
+
+    found = {"train": rows(9, 10), "test": rows(4, 100)}
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=lambda path, config: found))
+    data = load_images("hf:owner/name", 5)
+    assert (data.num_classes, data.num_channels, len(data.train.labels)) == (3, 3, 9)
+    pixels, labels = data.evaluation.get(np.array([3, 1]))
+    assert pixels.shape == (2, 3, 5, 5)
+    assert pixels[:, 0, 2, 2].tolist() == [103, 101]
+    assert labels.tolist() == [0, 1]
+    del found["test"]
+    with pytest.raises(UsageError, match="needs columns image and label, and a validation or test split"):
+        load_images("hf:owner/name", 5)
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(UsageError, match=r"pip install 'lazyneuron\[hub\]'"):
+        load_images("hf:owner/name", 5)
