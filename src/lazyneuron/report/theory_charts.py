@@ -58,7 +58,7 @@ def theorem_cases(runs: Sequence[Run], name: str) -> Figure | None:
 
 
 def gradient_step0(runs: Sequence[Run], name: str) -> Figure | None:
-    """The mean gradient on active pre-activations of real networks before training, by layer."""
+    """Mean over root mean square of the gradient on active pre-activations of untrained real networks, by layer."""
     rows = [row for run in runs for row in _rows(run, "gradient_step0")]
     panels, compare = [], len({row["run"] for row in rows}) > 1
     for label, of_run in grouped(rows, "run"):
@@ -70,7 +70,7 @@ def gradient_step0(runs: Sequence[Run], name: str) -> Figure | None:
                 base = alt.Chart(inline(part)).encode(x=x, color=color)
                 bars = base.mark_rule(strokeWidth=2).encode(y=alt.Y("low:Q", axis=axis), y2="high:Q")
                 points = base.mark_point(filled=True, size=60, opacity=1).encode(
-                    y=alt.Y("value:Q", title="mean gradient at step 0", axis=axis),
+                    y=alt.Y("value:Q", title="mean / RMS of the gradient", axis=axis),
                     tooltip=tooltips("case", "stack", "layer", "site", "value", "error", *seed_field(rows)),
                 )
                 title = " · ".join(filter(None, [label if compare else "", case, stack]))
@@ -79,9 +79,10 @@ def gradient_step0(runs: Sequence[Run], name: str) -> Figure | None:
         return None
     return Figure(
         name=name,
-        title="At step 0 of a real network: mean gradient by layer",
-        caption="Mean gradient on active pre-activations of an untrained network, with ± 2 standard errors over "
-        "initialisations. Above the dashed zero line, a gradient step lowers them. Panels have scales of their own.",
+        title="At step 0 of a real network: mean gradient over its RMS, by layer",
+        caption="Mean of the gradient on active pre-activations of an untrained network over its root mean square "
+        "(RMS), with ± 2 standard errors over initialisations. Above the dashed zero line, a gradient step lowers "
+        "them. Panels have scales of their own.",
         spec=concat(panels, columns=3),
     )
 
