@@ -7,7 +7,7 @@ import pytest
 
 import lazyneuron
 
-ORDER = ["record", "sites", "models", "measure", "enforce", "exploit", "reproduce", "report", "cli"]
+ORDER = ["record", "sites", "data", "models", "measure", "enforce", "exploit", "reproduce", "report", "cli"]
 ALLOWED = {part: set(ORDER[:place]) for place, part in enumerate(ORDER)}
 ALLOWED |= {"record": set(), "sites": set(), "report": {"record"}}
 ROOT = Path(lazyneuron.__file__).parent

@@ -62,6 +62,7 @@ class Record:
     `recipe` names the run that made it ("t5", "vit", "theorem31"). `stack` is "encoder", "decoder" or "" (models with
     one stack), `layer` counts MLPs from 0 within the stack. `split` is "train", "eval" or "". `case` tells apart
     numbers that differ in nothing else (the theorem's cases). `error` is a standard error in `unit`, if one is known.
+    `x` is the place of a point on its curve: a position, a count, or a fraction of the neurons.
     """
 
     what: str
@@ -77,6 +78,7 @@ class Record:
     num_tokens: int | None = None
     case: str = ""
     error: float | None = None
+    x: float | None = None
     source: Source | None = None
 
 

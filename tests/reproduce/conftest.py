@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from lazyneuron.reproduce.data.images import Augmentation
+from lazyneuron.data.images import Augmentation
 from lazyneuron.reproduce.recipe import T5Task, Training, ViTTask
 from lazyneuron.reproduce.recipes.fig1 import t5
 from lazyneuron.reproduce.recipes.fig2ab import vit
-from tests.reproduce.data.test_text import corpus as corpus
+from tests.data.test_text import corpus as corpus
 
 SMALL = {"num_steps": 12, "num_probes": 5, "probe_batches": 2, "log_every": 3, "checkpoint_every": 4}
 

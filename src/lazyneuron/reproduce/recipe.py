@@ -8,9 +8,9 @@ import dataclasses
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from lazyneuron.data.images import Augmentation
 from lazyneuron.models import T5_SIZES, VIT_SIZES
 from lazyneuron.record import UsageError
-from lazyneuron.reproduce.data.images import Augmentation
 
 Scale = Literal["smoke", "quick", "laptop", "paper"]
 SCALES: tuple[Scale, ...] = ("smoke", "quick", "laptop", "paper")

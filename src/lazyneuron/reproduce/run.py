@@ -28,7 +28,7 @@ from lazyneuron.reproduce.stop import stop_signals
 class Options:
     """What to reproduce: recipe names (all if empty), scale, seed, and what replaces the recipes' own choices.
 
-    `text` and `images` replace the data (see `reproduce.data`), `steps` the number of training steps, `device` the
+    `text` and `images` replace the data (see `data`), `steps` the number of training steps, `device` the
     automatic choice of a GPU where there is one. `jobs` is how many runs share the machine at a time.
     """
 

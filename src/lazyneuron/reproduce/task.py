@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from lazyneuron.data.images import ImageData, image_batch, load_images
+from lazyneuron.data.text import TextData, load_text, span_batch
 from lazyneuron.models import MLP, t5, vit
-from lazyneuron.reproduce.data.images import ImageData, image_batch, load_images
-from lazyneuron.reproduce.data.text import TextData, load_text, span_batch
 from lazyneuron.reproduce.recipe import MLPTask, T5Task, Training, ViTTask
 
 _TRAIN, _PROBE = 0, 1

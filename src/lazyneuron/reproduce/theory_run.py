@@ -15,8 +15,8 @@ from lazyneuron.reproduce.progress import Progress
 from lazyneuron.reproduce.recipe import Theory, Training
 from lazyneuron.reproduce.task import build_model, forward, load_batches
 from lazyneuron.reproduce.theory import CASES, CONTROLS, Case, expected_gradient, step0_gradients
-from lazyneuron.reproduce.train import device_name, numbered
-from lazyneuron.sites import find_sites
+from lazyneuron.reproduce.train import device_name
+from lazyneuron.sites import find_sites, numbered
 
 
 def check_theory(

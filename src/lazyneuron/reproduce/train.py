@@ -19,7 +19,7 @@ from lazyneuron.reproduce.progress import Progress
 from lazyneuron.reproduce.recipe import Training, probe_steps
 from lazyneuron.reproduce.stop import stop_signals
 from lazyneuron.reproduce.task import Batches, build_model, forward, training_batches
-from lazyneuron.sites import Site, find_sites
+from lazyneuron.sites import Site, find_sites, numbered
 
 
 @dataclass
@@ -148,17 +148,6 @@ class _Trainer:
         if self.accelerator.is_main_process:
             self.folder.truncate_records(state["records_size"] if state else 0)
         return step
-
-
-def numbered(sites: list[Site]) -> Iterator[tuple[str, int, Site]]:
-    """Stack ("encoder", "decoder", or "" where a model has one stack), layer within it, and site."""
-    paths = [site.name.split(".") for site in sites]
-    two_stacks = any("encoder" in path for path in paths) and any("decoder" in path for path in paths)
-    layers: dict[str, int] = {}
-    for site, path in zip(sites, paths, strict=True):
-        stack = ("decoder" if "decoder" in path else "encoder") if two_stacks else ""
-        layers[stack] = layers.get(stack, -1) + 1
-        yield stack, layers[stack], site
 
 
 def train(

@@ -1,5 +1,6 @@
 """A site: one MLP of a model."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 
@@ -23,3 +24,14 @@ class Site:
     d_model: int
     d_ff: int
     activation: str
+
+
+def numbered(sites: Sequence[Site]) -> Iterator[tuple[str, int, Site]]:
+    """Stack ("encoder", "decoder", or "" where a model has one stack), layer within it, and site."""
+    paths = [site.name.split(".") for site in sites]
+    two_stacks = any("encoder" in path for path in paths) and any("decoder" in path for path in paths)
+    layers: dict[str, int] = {}
+    for site, path in zip(sites, paths, strict=True):
+        stack = ("decoder" if "decoder" in path else "encoder") if two_stacks else ""
+        layers[stack] = layers.get(stack, -1) + 1
+        yield stack, layers[stack], site

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
+from lazyneuron.data.images import Augmentation
 from lazyneuron.reproduce.claims import TRAINING_CLAIMS
-from lazyneuron.reproduce.data.images import Augmentation
 from lazyneuron.reproduce.recipe import Recipe, Scale, Training, ViTTask, full_size, smoke
 from lazyneuron.reproduce.recipes.fig1 import t5
 

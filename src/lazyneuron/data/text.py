@@ -15,8 +15,8 @@ import torch
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from torch import Tensor
 
+from lazyneuron.data import spans
 from lazyneuron.record import UsageError
-from lazyneuron.reproduce.data import spans
 
 PAD, END, UNKNOWN = 0, 1, 2
 NUM_SENTINELS = 100

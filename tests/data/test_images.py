@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
+from lazyneuron.data import images
+from lazyneuron.data.images import Augmentation, augment, load_images
 from lazyneuron.record import UsageError
-from lazyneuron.reproduce.data import images
-from lazyneuron.reproduce.data.images import Augmentation, augment, load_images
 
 
 def write_idx(path, array, zipped):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lazyneuron.reproduce.data import spans
+from lazyneuron.data import spans
 
 SENTINELS = np.array([99, 98, 97])
 END = 1

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from lazyneuron.data import text
 from lazyneuron.record import UsageError
-from lazyneuron.reproduce.data import text
-from tests.reproduce.data.test_spans import rebuild
+from tests.data.test_spans import rebuild
 
 WORDS = "the a lazy neuron rests while few others fire for one token in every layer of this small model".split()
 
