@@ -4,7 +4,7 @@ import itertools
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,26 +25,6 @@ FIGURES = {  # number of points and of lines
     "theorem31-step0": (8 + 6, 0),
 }
 HOSTILE = "</script><script>document.title='broken'</script><img src=x onerror=\"document.title='broken'\">"
-CONTRASTS = """() => {
-  const numbers = (color) => { const n = color.match(/[\\d.]+/g).map(Number); return n.length === 3 ? [...n, 1] : n; };
-  const luminance = (rgb) => rgb.slice(0, 3).map((c) => c / 255)
-    .map((c) => (c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
-    .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
-  const behind = (node) => {
-    for (; node; node = node.parentElement) {
-      const found = numbers(getComputedStyle(node).backgroundColor);
-      if (found[3] === 1) return found;
-    }
-    return [255, 255, 255];
-  };
-  const leaves = document.querySelectorAll("h1, h2, h3, p, a, th, td, figcaption, pre, .badge, .note, svg text");
-  return [...leaves].filter((node) => node.textContent.trim()).map((node) => {
-    const style = getComputedStyle(node);
-    const ink = numbers(node instanceof SVGElement ? style.fill : style.color);
-    const [a, b] = [luminance(ink), luminance(behind(node))].sort((x, y) => y - x);
-    return [(a + 0.05) / (b + 0.05), node.textContent.trim().slice(0, 40)];
-  });
-}"""
 
 
 @pytest.fixture(scope="module")
@@ -52,33 +32,6 @@ def report(tmp_path_factory: pytest.TempPathFactory, make_folder: Callable[..., 
     """The page of one whole result folder."""
     folder = tmp_path_factory.mktemp("one")
     return write_report([make_folder(folder / "small")], folder / "out" / "report.html")
-
-
-@pytest.fixture
-def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
-    """Open a page and wait for its charts; a console message, an error or a request off the disk fails the test."""
-    complaints: list[str] = []
-    contexts = []
-
-    def opened(path: Path, width: int = 1200, **options: Any) -> Any:
-        context = browser.new_context(viewport={"width": width, "height": 900}, **options)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on(
-            "request",
-            lambda request: re.match("file:|data:|blob:", request.url) or complaints.append(f"request {request.url}"),
-        )
-        page.goto(path.as_uri())
-        drawn = "[...document.querySelectorAll('.chart')].every((box) => box.dataset.drawn)"
-        page.wait_for_function(drawn, timeout=30_000)
-        return page
-
-    yield opened
-    for context in contexts:
-        context.close()
-    assert complaints == []
 
 
 def test_one_page_and_a_folder_of_charts_are_written(report: Path) -> None:
@@ -165,14 +118,16 @@ def test_page_and_charts_fit_the_screen_and_follow_it(report: Path, open_page: C
         assert len({round(y) for y in columns}) == (2 if width > 700 else 4)
 
 
-def test_all_text_has_contrast_in_light_and_in_dark(report: Path, open_page: Callable[..., Any]) -> None:
+def test_all_text_has_contrast_in_light_and_in_dark(
+    report: Path, open_page: Callable[..., Any], contrasts: Callable[[Any], list[Any]]
+) -> None:
     page = open_page(report, color_scheme="light")
     for times, scheme in enumerate(["light", "dark"], 1):
         page.emulate_media(color_scheme=scheme)
         redrawn(page, times)
         background = page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert (background == "rgb(255, 255, 255)") == (scheme == "light")
-        found = page.evaluate(CONTRASTS)
+        found = contrasts(page)
         assert len(found) > 300
         assert [item for item in found if item[0] < 4.5] == []
 

@@ -3,7 +3,9 @@
 import json
 import re
 import shlex
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,17 @@ import jinja2
 import vl_convert
 
 from lazyneuron.record import RunFolder, UsageError, Verdict
-from lazyneuron.report import charts, tables, theory_charts, training_charts
+from lazyneuron.report import (
+    charts,
+    measure_charts,
+    measure_tables,
+    position_charts,
+    tables,
+    theory_charts,
+    training_charts,
+)
 from lazyneuron.report.charts import Figure, Run
+from lazyneuron.report.layers import is_dense, is_measured, layers_of
 
 HERE = Path(__file__).parent
 
@@ -32,14 +43,20 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
         commands[label] = top.config.get("command")
         for folder, name in [(m, m.path.name) for m in members] or [(top, str(top.config.get("name", label)))]:
             runs.append(Run(label=label, name=name, config=folder.config, records=folder.records()))
-    sections, theory = _training_sections(runs), _theory_section(runs)
-    figures = [figure for section in [*sections, theory] for figure in section["figures"].values()]
+    models = _with_model_names([run for run in runs if is_measured(run)])
+    others = [run for run in runs if not is_measured(run)]
+    claimed = {label: found for label, found in verdicts.items() if any(run.label == label for run in others) or found}
+    sections, theory, measured = _training_sections(others), _theory_section(others), _measured_sections(models)
+    figures = [figure for section in [*measured, *sections, theory] for figure in section["figures"].values()]
     out.parent.mkdir(parents=True, exist_ok=True)
     chart_folder = out.parent / "charts"
     chart_folder.mkdir(exist_ok=True)
     for figure in figures:
         charts.save(figure, chart_folder)
-    out.write_text(_html(verdicts, commands, sections, theory, runs, figures), encoding="utf-8")
+    shown = {"labels": list(verdicts), "commands": commands, "models": models, "measured": measured}
+    shown["names_of_models"] = _listed([run.name for run in models])
+    shown |= {"sections": sections, "theory": theory, "checks": bool(claimed)}
+    out.write_text(_html(shown, claimed, [*models, *others], figures), encoding="utf-8")
     return out
 
 
@@ -82,6 +99,47 @@ def _theory_section(runs: list[Run]) -> dict[str, Any]:
     return {"figures": {k: f for k, f in {"cases": cases, "step0": step0}.items() if f}, "rows": rows}
 
 
+def _listed(names: Sequence[str]) -> str:
+    """Names in a sentence; only how many, if there are many."""
+    if len(names) > 4:
+        return f"{len(names)} models"
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
+def _with_model_names(runs: list[Run]) -> list[Run]:
+    """Each run under its model's short name, with its folder's where two have the same."""
+    names = [str(run.config.get("model") or run.label).rstrip("/").rsplit("/", 1)[-1] for run in runs]
+    count = Counter(names)
+    shown = [f"{name} ({run.label})" if count[name] > 1 else name for name, run in zip(names, runs, strict=True)]
+    return [replace(run, name=name) for name, run in zip(shown, runs, strict=True)]
+
+
+def _measured_sections(runs: list[Run]) -> list[dict[str, Any]]:
+    """One section per measured model, after one that compares them where there are several."""
+    names, sections = _slugs([run.name for run in runs]), []
+    if len(runs) > 1:
+        found = {"depth": measure_charts.compared_by_depth(runs, "compared")}
+        sections.append({"slug": "compared", "title": "Models compared", "run": None, "charts": found})
+        sections[0]["table"] = measure_tables.compared(runs)
+    for run in runs:
+        slug = names[run.name]
+        found = {
+            "shares": measure_charts.shares_by_layer(run, f"density-{slug}"),
+            "kinds": measure_charts.kinds_of_token(run, f"class-token-{slug}"),
+        }
+        if not is_dense(layers_of(run)):
+            found |= {
+                "firing": measure_charts.firing_rate(run, f"firing-{slug}"),
+                "tokens": measure_charts.active_per_token(run, f"tokens-{slug}"),
+                "position": position_charts.density_by_position(run, f"position-{slug}"),
+            }
+        section = {"slug": f"model-{slug}", "title": run.name, "run": run, "charts": found}
+        sections.append(section | {"table": measure_tables.by_layer(run), "summary": measure_tables.summary(run)})
+        sections[-1]["origin"] = measure_tables.origin(run)
+        sections[-1] |= {"warnings": measure_tables.warnings(run), "notes": measure_tables.notes(run)}
+    return [section | {"figures": {k: f for k, f in section["charts"].items() if f}} for section in sections]
+
+
 def _slugs(texts: Sequence[str]) -> dict[str, str]:
     """A different file name part for each text, of letters, digits, dots, dashes and underscores."""
     slugs: dict[str, str] = {}
@@ -98,14 +156,8 @@ def _script_json(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
-def _html(
-    verdicts: dict[str, list[Verdict]],
-    commands: dict[str, str | None],
-    sections: list[dict[str, Any]],
-    theory: dict[str, Any],
-    runs: list[Run],
-    figures: list[Figure],
-) -> str:
+def _html(shown: dict[str, Any], verdicts: dict[str, list[Verdict]], runs: list[Run], figures: list[Figure]) -> str:
+    """The page of what is `shown`, of the verdicts by label, of where the runs come from and of all figures."""
     loader = jinja2.FileSystemLoader(HERE)
     env = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     env.undefined = jinja2.StrictUndefined
@@ -115,15 +167,12 @@ def _html(
     claims = tables.claims(verdicts)
     cells = [cell for group in claims for row in group for cell in row.cells]
     return env.get_template("page.html").render(
-        labels=list(verdicts),
+        **shown,
         tallies={label: tables.tally(found) for label, found in verdicts.items()},
         claims=claims,
         one_each=len(verdicts) == 1 and all(len(cell) == 1 for cell in cells),
-        sections=sections,
-        theory=theory,
         provenance=[tables.provenance(run) for run in runs],
-        commands=commands,
-        rebuild=shlex.join(["lazyneuron", "report", *verdicts]),
+        rebuild=shlex.join(["lazyneuron", "report", *shown["labels"]]),
         css=(HERE / "page.css").read_text(encoding="utf-8"),
         vega=vega.replace("</script", "<\\/script"),
         figures=_script_json(specs),

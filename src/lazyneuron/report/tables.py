@@ -132,8 +132,14 @@ def provenance(run: Run) -> dict[str, Any]:
         "num_records": len(run.records),
         "seeds": sorted({record.seed for record in run.records}),
         "sources": list(sources.values()),
-        "config": {key: value if isinstance(value, str) else json.dumps(value) for key, value in run.config.items()},
+        "config": {key: _config_value(key, value) for key, value in run.config.items()},
     }
+
+
+def _config_value(key: str, value: Any) -> str:
+    if key == "sites" and isinstance(value, list):
+        return f"{len(value)}, listed above and in config.json"
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def percent(fraction: float | None) -> str:
