@@ -1,203 +1,57 @@
 """Sites of many model families, built from tiny configs without a hub: right names and number, no head among them."""
 
+import re
 import warnings
+from collections import Counter
 from typing import Any
 
 import pytest
 import torch
 import transformers as hf
 
-from lazyneuron.sites import find_sites
+from lazyneuron.sites import NoSitesError, Site, find_sites
+from lazyneuron.sites.select import given_sites
+from tests.families import mixed, speech, text, vision
+from tests.families.configs import DEEPSEEK, IDS, T5, TEXT
 
-IDS = torch.arange(3, 17).reshape(2, 7)
-TEXT = {"input_ids": IDS}
-PAIR = {"input_ids": IDS, "labels": IDS}
-IMAGE = {"pixel_values": torch.linspace(-1, 1, 2 * 3 * 8 * 8).reshape(2, 3, 8, 8)}
-WAVE = {"input_values": torch.linspace(-1, 1, 800).reshape(2, 400)}
-
-SIZES = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-BERT = SIZES | {"vocab_size": 50, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
-LLAMA = BERT | {"num_key_value_heads": 2}
-HEADS = LLAMA | {"head_dim": 8}
-VIT = SIZES | {"image_size": 8, "patch_size": 4}
-T5 = {"vocab_size": 50, "d_model": 16, "d_kv": 4, "d_ff": 32, "num_layers": 2, "num_heads": 2}
-T5 |= {"num_decoder_layers": 2, "decoder_start_token_id": 0}
-BART = {"vocab_size": 50, "d_model": 16, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 2}
-BART |= {"decoder_attention_heads": 2, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "decoder_start_token_id": 2}
-BART |= {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
-GPT = {"vocab_size": 50, "n_embd": 16, "n_layer": 2, "n_head": 2, "n_inner": 32, "bos_token_id": 1, "eos_token_id": 2}
-NEO = {"vocab_size": 50, "hidden_size": 16, "num_layers": 2, "num_heads": 2, "intermediate_size": 32}
-NEO |= {"attention_types": [[["global", "local"], 1]], "bos_token_id": 1, "eos_token_id": 2}
-GEMMA3N = HEADS | {"intermediate_size": [32, 32], "vocab_size_per_layer_input": 50, "hidden_size_per_layer_input": 4}
-GEMMA3N |= {"laurel_rank": 4, "num_kv_shared_layers": 0, "layer_types": ["full_attention"] * 2}
-DEEPSEEK = LLAMA | {"moe_intermediate_size": 8, "n_routed_experts": 4, "n_group": 1, "topk_group": 1}
-DEEPSEEK |= {"num_experts_per_tok": 2, "first_k_dense_replace": 1, "q_lora_rank": 8, "kv_lora_rank": 8}
-DEEPSEEK |= {"qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "v_head_dim": 8}
-WAVE_SIZES = BERT | {"conv_dim": (8, 8), "conv_stride": (5, 2), "conv_kernel": (10, 3)}
-WAVE_SIZES |= {"num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2}
-WHISPER = BART | {"num_mel_bins": 8, "max_source_positions": 10, "max_target_positions": 20}
-CLIP_TEXT = BERT | {"projection_dim": 8, "max_position_embeddings": 32}
-SIGLIP_TEXT = {"text_config": BERT | {"projection_size": 16}, "vision_config": VIT}
-CLIP = {"text_config": CLIP_TEXT, "vision_config": VIT | {"projection_dim": 8}, "projection_dim": 8}
-SWIN = {"image_size": 16, "patch_size": 2, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4}
-CONVNEXT = {"hidden_sizes": [8] * 4, "depths": [1] * 4}
+FAMILIES = text.FAMILIES | vision.FAMILIES | speech.FAMILIES | mixed.FAMILIES
 
 
-def two(template: str) -> list[str]:
-    return [template.format(i) for i in (0, 1)]
-
-
-def both(template: str) -> list[str]:
-    return [name for stack in ("encoder", "decoder") for name in two(template.replace("STACK", stack))]
-
-
-PLAIN = ("fc1.weight", None, "fc2.weight", "gelu")
-SWIGLU = ("up_proj.weight", "gate_proj.weight", "down_proj.weight", "silu")
-GEGLU = ("up_proj.weight", "gate_proj.weight", "down_proj.weight", "gelu")
-FUSED_EXPERTS = ("gate_up_proj", "gate_up_proj", "down_proj", "silu")
-BERT_LIKE = ("intermediate.dense.weight", None, "output.dense.weight", "gelu")
-BLOOM_LIKE = ("dense_h_to_4h.weight", None, "dense_4h_to_h.weight", "gelu")
-WAVE_LIKE = ("intermediate_dense.weight", None, "output_dense.weight", "gelu")
-T5_MLPS = [f"encoder.block.{i}.layer.1.DenseReluDense" for i in (0, 1)]
-T5_MLPS += [f"decoder.block.{i}.layer.2.DenseReluDense" for i in (0, 1)]
-EXPERTS = {"num_experts_per_tok": 2}
-LAYERS = two("model.layers.{}.mlp")
-H = two("transformer.h.{}.mlp")
-
-# model class, configuration, inputs, its MLPs, and up, gate, down and activation within each
-FAMILIES: list[tuple[str, dict[str, Any], dict[str, Any], list[str], tuple[str, str | None, str, str]]] = [
-    ("MT5ForConditionalGeneration", T5, PAIR, T5_MLPS, ("wi_1.weight", "wi_0.weight", "wo.weight", "gelu")),
-    ("BartForConditionalGeneration", BART, PAIR, both("model.STACK.layers.{}"), PLAIN),
-    (
-        "WhisperForConditionalGeneration",
-        WHISPER,
-        {"input_features": torch.linspace(-1, 1, 320).reshape(2, 8, 20), "labels": IDS},
-        both("model.STACK.layers.{}"),
-        PLAIN,
-    ),
-    ("RobertaForSequenceClassification", BERT, TEXT, two("roberta.encoder.layer.{}"), BERT_LIKE),
-    ("DebertaV2ForSequenceClassification", BERT, TEXT, two("deberta.encoder.layer.{}"), BERT_LIKE),
-    (
-        "DistilBertForMaskedLM",
-        {"vocab_size": 50, "dim": 16, "hidden_dim": 32, "n_layers": 2, "n_heads": 2},
-        TEXT,
-        two("distilbert.transformer.layer.{}.ffn"),
-        ("lin1.weight", None, "lin2.weight", "gelu"),
-    ),
-    (
-        "AlbertForSequenceClassification",
-        BERT | {"embedding_size": 8},
-        TEXT,
-        ["albert.encoder.albert_layer_groups.0.albert_layers.0"],
-        ("ffn.weight", None, "ffn_output.weight", "gelu"),
-    ),
-    (
-        "ModernBertForSequenceClassification",
-        BERT | {"cls_token_id": 1, "sep_token_id": 2},
-        TEXT,
-        LAYERS,
-        ("Wi.weight", "Wi.weight", "Wo.weight", "gelu"),
-    ),
-    ("GPTNeoForCausalLM", NEO, TEXT, H, ("c_fc.weight", None, "c_proj.weight", "gelu")),
-    ("GPTJForCausalLM", GPT | {"rotary_dim": 4}, TEXT, H, ("fc_in.weight", None, "fc_out.weight", "gelu")),
-    ("GPTNeoXForCausalLM", BERT, TEXT, two("gpt_neox.layers.{}.mlp"), BLOOM_LIKE),
-    ("BloomForCausalLM", {"vocab_size": 50, "hidden_size": 16, "n_layer": 2, "n_head": 2}, TEXT, H, BLOOM_LIKE),
-    ("FalconForCausalLM", BERT, TEXT, H, BLOOM_LIKE),
-    (
-        "MptForCausalLM",
-        {"vocab_size": 50, "d_model": 16, "n_layers": 2, "n_heads": 2, "max_seq_len": 32},
-        TEXT,
-        two("transformer.blocks.{}.ffn"),
-        ("up_proj.weight", None, "down_proj.weight", "gelu"),
-    ),
-    ("MistralForCausalLM", LLAMA, TEXT, LAYERS, SWIGLU),
-    ("Qwen3ForCausalLM", HEADS, TEXT, LAYERS, SWIGLU),
-    (
-        "Qwen3MoeForCausalLM",
-        HEADS | EXPERTS | {"num_experts": 4, "moe_intermediate_size": 8},
-        TEXT,
-        two("model.layers.{}.mlp.experts"),
-        FUSED_EXPERTS,
-    ),
-    ("Gemma3ForCausalLM", HEADS, TEXT, LAYERS, GEGLU),
-    ("Gemma3nForCausalLM", GEMMA3N | {"activation_sparsity_pattern": [0.0, 0.0]}, TEXT, LAYERS, GEGLU),
-    (
-        "Gemma3nForCausalLM",
-        GEMMA3N | {"activation_sparsity_pattern": [0.95, 0.95]},
-        TEXT,
-        LAYERS,
-        (*GEGLU[:3], "relu+gelu"),
-    ),
-    ("PhiForCausalLM", BERT, TEXT, LAYERS, PLAIN),
-    (
-        "GptOssForCausalLM",
-        HEADS | {"num_local_experts": 4},
-        TEXT,
-        two("model.layers.{}.mlp.experts"),
-        (*FUSED_EXPERTS[:3], "clamp+sigmoid"),
-    ),
-    ("DeiTForImageClassification", VIT, IMAGE, two("deit.layers.{}.mlp"), PLAIN),
-    ("Dinov2ForImageClassification", VIT | {"mlp_ratio": 2}, IMAGE, two("dinov2.encoder.layer.{}.mlp"), PLAIN),
-    (
-        "CLIPModel",
-        CLIP,
-        TEXT | IMAGE,
-        [f"{kind}_model.encoder.layers.{i}.mlp" for kind in ("vision", "text") for i in (0, 1)],
-        (*PLAIN[:3], "sigmoid+mul"),
-    ),
-    (
-        "SiglipModel",
-        SIGLIP_TEXT,
-        TEXT | IMAGE,
-        [
-            *two("vision_model.encoder.layers.{}.mlp"),
-            "vision_model.head.mlp",
-            *two("text_model.encoder.layers.{}.mlp"),
-        ],
-        PLAIN,
-    ),
-    (
-        "SwinForImageClassification",
-        SWIN,
-        {"pixel_values": torch.linspace(-1, 1, 2 * 3 * 16 * 16).reshape(2, 3, 16, 16)},
-        two("swin.encoder.layers.{}.blocks.0.mlp"),
-        PLAIN,
-    ),
-    ("Wav2Vec2ForCTC", WAVE_SIZES, WAVE, two("wav2vec2.encoder.layers.{}.feed_forward"), WAVE_LIKE),
-    (
-        "Wav2Vec2ConformerForCTC",
-        WAVE_SIZES,
-        WAVE,
-        [f"wav2vec2_conformer.encoder.layers.{i}.ffn{j}" for i in (0, 1) for j in (1, 2)],
-        WAVE_LIKE,
-    ),
-    (
-        "ConvNextForImageClassification",
-        CONVNEXT,
-        {"pixel_values": torch.linspace(-1, 1, 2 * 3 * 32 * 32).reshape(2, 3, 32, 32)},
-        [f"convnext.encoder.stages.{i}.layers.0" for i in range(4)],
-        ("pwconv1.weight", None, "pwconv2.weight", "gelu"),
-    ),
-]
-
-
-def build(name: str, configuration: dict[str, Any]) -> torch.nn.Module:
+def build(name: str, configuration: Any) -> torch.nn.Module:
     kind = getattr(hf, name)
     torch.manual_seed(0)
     with warnings.catch_warnings(action="ignore"):
-        return kind(kind.config_class(**configuration))
+        return kind(configuration() if callable(configuration) else kind.config_class(**configuration))
+
+
+def starred(name: str) -> str:
+    """A path with a star for each number: of a layer, of an expert."""
+    return ".".join(re.sub(r"^(expert_)?\d+$", r"\1*", part) for part in name.split("."))
+
+
+def weights(site: Site) -> tuple[str | None, ...]:
+    """The names of up, gate and down inside the site (starred where they are outside), and the activation."""
+    start = f"{site.name}."
+    names = (site.up, site.gate, site.down)
+    inside = [name and (name.removeprefix(start) if name.startswith(start) else starred(name)) for name in names]
+    return (*inside, site.activation)
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(
-    ("name", "configuration", "inputs", "mlps", "weights"), FAMILIES, ids=[f"{f[0]}-{f[4][3]}" for f in FAMILIES]
-)
-def test_a_family_has_these_sites(name, configuration, inputs, mlps, weights):
-    sites = find_sites(build(name, configuration), inputs)
-    assert [site.name for site in sites] == mlps
-    for site in sites:
-        inside = [w and w.removeprefix(f"{site.name}.") for w in (site.up, site.gate, site.down)]
-        assert (*inside, site.activation) == weights
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_has_these_mlps_and_no_others(family):
+    configuration, inputs, expected = FAMILIES[family]
+    model = build(family.split(",")[0], configuration)
+    if not expected:
+        with pytest.raises(NoSitesError):
+            find_sites(model, inputs)
+        return
+    sites = find_sites(model, inputs)
+    count = Counter(starred(site.name) for site in sites)
+    assert count == {name: number for name, (number, _) in expected.items()}
+    assert {(starred(site.name), weights(site)) for site in sites} == {(name, w) for name, (_, w) in expected.items()}
+    assert len({site.name for site in sites}) == len({site.down for site in sites}) == len(sites)
+    assert given_sites(model, sites) == sites
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -208,6 +62,17 @@ def test_routed_and_shared_experts_are_apart():
         ("1.mlp.experts", 8),
         ("1.mlp.shared_experts", 8),
     ]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("implementation", ["eager", "batched_mm", "grouped_mm"])
+def test_experts_are_found_however_they_are_computed(implementation):
+    configuration, inputs, expected = FAMILIES["GptOssForCausalLM"]
+    model = build("GptOssForCausalLM", configuration)
+    model.set_experts_implementation(implementation)
+    sites = find_sites(model, inputs)
+    assert [site.name for site in sites] == [f"model.layers.{i}.mlp.experts" for i in (0, 1)]
+    assert {weights(site) for site in sites} == {w for _, w in expected.values()}
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -222,3 +87,61 @@ def test_an_expert_that_got_no_token_is_a_site_too():
         for i in range(6)
     ]
     assert len(names) == len(set(names)) == 14
+
+
+FC = ("fc1.weight", None, "fc2.weight", "gelu")
+TIMM: dict[str, dict[str, tuple[int, tuple[str, str | None, str, str]]]] = {
+    "vit_tiny_patch16_224": {"blocks.*.mlp": (12, FC)},
+    "deit_tiny_distilled_patch16_224": {"blocks.*.mlp": (12, FC)},
+    "vit_huge_patch14_xp_224": {"blocks.*": (32, ("in_proj.weight", None, "mlp_out_proj.weight", "gelu"))},
+    "mixer_s32_224": {"blocks.*.mlp_tokens": (8, FC), "blocks.*.mlp_channels": (8, FC)},
+    "resmlp_12_224": {"blocks.*.mlp_channels": (12, FC)},
+    "gmlp_ti16_224": {"blocks.*.mlp_channels": (30, ("fc1.weight", "fc1.weight", "fc2.weight", "gelu"))},
+    "convnext_atto": {"stages.*.blocks.*.mlp": (12, FC)},
+    "convnextv2_atto": {"stages.*.blocks.*.mlp": (12, FC)},
+    "swin_tiny_patch4_window7_224": {"layers.*.blocks.*.mlp": (12, FC)},
+    "swinv2_tiny_window8_256": {"layers.*.blocks.*.mlp": (12, FC)},
+    "eva02_tiny_patch14_224": {"blocks.*.mlp": (12, ("fc1.weight", "fc1.weight", "fc2.weight", "silu"))},
+    "eva02_base_patch14_224": {"blocks.*.mlp": (12, ("fc1_x.weight", "fc1_g.weight", "fc2.weight", "silu+layer_norm"))},
+    "maxvit_tiny_tf_224": {
+        f"stages.*.blocks.*.{part}.mlp": (11, (*FC[:3], "gelu")) for part in ("attn_block", "attn_grid")
+    },
+    "coatnet_nano_rw_224": {"stages.*.blocks.*.mlp": (9, FC)},
+    "mvitv2_tiny": {"stages.*.blocks.*.mlp": (10, FC)},
+    "pvt_v2_b2_li": {"stages.*.blocks.*.mlp": (16, (*FC[:3], "relu+gelu"))},
+    "poolformer_s12": {"stages.*.blocks.*.mlp": (12, FC)},
+    "starnet_s050": {"stages.*.*": (6, ("f2.conv.weight", "f1.conv.weight", "g.conv.weight", "relu6"))},
+    "efficientnet_b0": {},
+    "mobilenetv3_small_050": {},
+    "seresnet50": {},
+    "resnet50": {},
+    "resnet50_mlp": {},
+    "regnety_002": {},
+    "hgnetv2_b0": {},
+    "darknetaa53": {},
+    "densenet121": {},
+}
+
+
+@pytest.mark.parametrize("name", TIMM)
+def test_a_model_of_timm_has_these_mlps_and_no_squeeze_excite(name):
+    timm = pytest.importorskip("timm")
+    with torch.device("meta"):
+        model = timm.create_model(name)
+        images = torch.empty(2, *model.default_cfg["input_size"])
+    expected = TIMM[name]
+    try:
+        sites = find_sites(model, images)
+    except NoSitesError:
+        sites = []
+    assert Counter(starred(site.name) for site in sites) == {key: number for key, (number, _) in expected.items()}
+    assert {(starred(site.name), weights(site)) for site in sites} == {(key, w) for key, (_, w) in expected.items()}
+
+
+@pytest.mark.xfail(strict=True, reason="a depthwise convolution after the activation, as in a MobileNet's bottleneck")
+def test_a_convolutional_mlp_with_two_activations_is_found():
+    timm = pytest.importorskip("timm")
+    with torch.device("meta"):
+        model = timm.create_model("efficientformerv2_s0")
+        images = torch.empty(2, *model.default_cfg["input_size"])
+    assert find_sites(model, images)

@@ -1,5 +1,6 @@
 """Sites are found in models of many families, nothing else is taken for one, and tracing leaves no trace."""
 
+import dataclasses
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
-from lazyneuron.sites import NoSitesError, Site, find_sites
+from lazyneuron.sites import NoSitesError, Site, find_sites, given_sites, site_table
 
 IDS = torch.arange(3, 17).reshape(2, 7)
 IMAGES = torch.linspace(-1, 1, 2 * 3 * 8 * 8).reshape(2, 3, 8, 8)
@@ -406,3 +407,223 @@ def test_inputs_that_cannot_be_copied_are_refused() -> None:
     """A stateful input could be changed by tracing, so it is copied or refused by name."""
     with pytest.raises(ValueError, match="generator cannot be copied"):
         find_sites(Residual(MLP()), {"x": (i for i in ())})
+
+
+MODEL = Residual(MLP(), Gated(), MLP(F.gelu))
+X = torch.ones(2, 8)
+SITES = find_sites(MODEL, X)
+
+
+def test_a_choice_of_sites_is_all_a_pattern_or_a_list() -> None:
+    """None and "auto" are all; an expression is searched for in the names; a list comes back as it is."""
+    assert find_sites(MODEL, X, None) == find_sites(MODEL, X, "auto") == SITES
+    assert find_sites(MODEL, X, r"\.[12]$") == SITES[1:]
+    assert find_sites(MODEL, {"x": X}, "blocks.0") == SITES[:1]
+    assert given_sites(MODEL, "blocks") is given_sites(MODEL, None) is None
+    own = [dataclasses.replace(SITES[2], name="mine"), SITES[0]]
+    assert find_sites(nn.DataParallel(MODEL), {}, tuple(own)) == given_sites(MODEL, own) == own
+
+
+@pytest.mark.parametrize(
+    ("sites", "error", "message"),
+    [
+        ("decoder", NoSitesError, r"sites='decoder' matches none of the 3 MLPs .* found: 'blocks.0', 'blocks.1', 'blo"),
+        ("(", ValueError, r"sites='\(' is no regular expression: "),
+        ([], ValueError, r"sites=\[\] leaves nothing to do: pass 'auto'"),
+        (["blocks.0"], TypeError, r"a list of Site; got 'blocks.0'"),
+        (3, TypeError, r"a list of Site; got 3"),
+        ([SITES[0]] * 2, ValueError, r"two sites are named 'blocks.0'"),
+        ([dataclasses.replace(SITES[0], d_ff=13)], ValueError, r"blocks.0.w2.weight of shape \(8, 12\), not d_ff=13"),
+        (
+            [dataclasses.replace(SITES[1], gate="blocks.1.d.weight")],
+            ValueError,
+            r"site 'blocks.1': Residual has no parameter 'blocks.1.d.weight'; did you mean 'blocks.1..\.weight'\?",
+        ),
+        ([dataclasses.replace(SITES[0], up="?")], ValueError, r"'\?'; give one of its named_parameters\(\)"),
+    ],
+)
+def test_a_wrong_choice_of_sites_says_what_is_wrong(sites: Any, error: type[Exception], message: str) -> None:
+    """The error names the site, what it lacks, and what to give instead."""
+    with pytest.raises(error, match=message):
+        find_sites(MODEL, X, sites)
+
+
+def test_a_site_knows_whether_it_is_gated_and_where_its_neurons_are() -> None:
+    """Linear layers have their neurons last, convolutions before their image axes."""
+    assert [(site.is_gated, site.axis) for site in SITES] == [(False, -1), (True, -1), (False, -1)]
+    for convolution, axis in ((nn.Conv1d, -2), (nn.Conv2d, -3), (nn.Conv3d, -4)):
+        model = Residual(nn.Sequential(convolution(8, 12, 1), nn.ReLU(), convolution(12, 8, 1, groups=4)))
+        (site,) = find_sites(model, torch.ones(2, 8, *[4] * (-1 - axis)))
+        assert (site.axis, site.d_model, site.d_ff) == (axis, 8, 12)
+        assert given_sites(model, [site]) == [site]
+    (site,) = find_sites(
+        Residual(nn.Sequential(nn.Conv2d(8, 12, 1), nn.ReLU(), nn.ConvTranspose2d(12, 8, 1))), torch.ones(2, 8, 4, 4)
+    )
+    assert (site.d_model, site.d_ff) == (8, 12)
+
+
+def test_the_table_of_sites_is_aligned() -> None:
+    """A leading dot stands for the site's name; a site that is the model itself has none."""
+    whole = Site("", "0.weight", None, "2.weight", 8, 1200, "gelu", -3)
+    assert site_table([SITES[1], whole]).splitlines() == [
+        "site      up         gate       down       d_model  d_ff  activation  axis",
+        "blocks.1  .a.weight  .b.weight  .c.weight        8     6  relu          -1",
+        "(model)   0.weight   -          2.weight         8  1200  gelu          -3",
+    ]
+
+
+class Reached(nn.Module):
+    """MLPs behind a second input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.head = Residual(MLP(), MLP()), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor, y: Tensor | None = None, *, scale: float = 1.0) -> Tensor:
+        if scale != 1:
+            raise ValueError("x needs y with scale")
+        return self.head(x if y is None else self.inner(x + y))
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "message"),
+    [
+        (nn.Linear(8, 3), (2, 8), "saw 1 linear weight (weight) and no nonlinearities, but none of these takes the ac"),
+        (Attention(), (2, 5, 8), "saw 4 linear weights (q.weight, k.weight, v.weight, o.weight) and 1 nonlinearity (r"),
+        (
+            SqueezeExcite(),
+            (2, 8, 4, 4),
+            "the linear after a nonlinearity gives only scales others (expand.weight); pas",
+        ),
+        (Reached(), (2, 8), "did not reach 4 weights (inner.blocks.0.w1.weight, inner.blocks.0.w2.weight, inner.blo"),
+    ],
+)
+def test_no_site_is_explained_by_what_the_pass_saw(model: nn.Module, shape: tuple[int, ...], message: str) -> None:
+    """Linears without a nonlinearity between, factors, and MLPs that the inputs did not reach are told apart."""
+    with pytest.raises(NoSitesError) as caught:
+        find_sites(model, torch.ones(shape))
+    assert message in str(caught.value)
+    assert str(caught.value).endswith("pass sites=[Site(...)] naming its weights as in named_parameters()")
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "note"),
+    [
+        (Reached(), {"y": X}, "find_sites ran Reached with y; it needs x too: add it to the inputs"),
+        (Reached(), {"x": X, "z": X}, "find_sites ran Reached with x, z; if it needs more, it also takes y, scale"),
+        (Reached(), (X, X, X), "find_sites ran Reached with no input; it needs x too: add it to the inputs"),
+        (Reached(), {"x": X, "y": X[:, :3]}, "ran Reached with x, y; if it needs more, it also takes scale"),
+        (hf.T5Model(hf.T5Config(**T5)), {}, "T5Model with no input; it needs input_ids or inputs_embeds too"),
+        (hf.T5Model(hf.T5Config(**T5)), {"input_ids": IDS}, "it also takes attention_mask, decoder_input_ids, dec"),
+    ],
+)
+def test_a_failed_pass_says_which_inputs_it_may_lack(model: nn.Module, inputs: Any, note: str) -> None:
+    """The model's own exception carries a note that names missing arguments, as signature and message tell them."""
+    with pytest.raises(Exception) as caught:  # noqa: PT011
+        find_sites(model, inputs)
+    assert note in caught.value.__notes__[0]
+
+
+class Recurrence(nn.Module):
+    """A gate times a state that earlier steps wrote, as in RWKV: tokens mix, so this is no MLP."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.r, self.k, self.o = (nn.Linear(8, 8) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        k = self.k(x)
+        out, state = torch.zeros_like(k), torch.zeros_like(k[:, 0])
+        for t in range(x.shape[1]):
+            state = 0.5 * state + k[:, t]
+            out[:, t] = state
+        return self.o(self.r(x).sigmoid() * out)
+
+
+class SubNorm(MLP):
+    """A normalisation between activation and down projection, as in Magneto and EVA-02."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(12)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.w2(self.norm(F.relu(self.w1(x))))
+
+
+class Scored(MLP):
+    """The output is weighted by its own softmax, as in PatchTSMixer."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        return y * y.detach().softmax(-1)
+
+
+def test_what_mixes_tokens_or_scales_is_told_from_what_is_scaled() -> None:
+    """A recurrence is no MLP; one with a norm inside, or whose output is weighted, is."""
+    assert _downs(Residual(Recurrence(), MLP()), 2, 3, 8) == ["blocks.1.w2.weight"]
+    assert [site.activation for site in find_sites(Residual(SubNorm()), X)] == ["relu+layer_norm"]
+    assert _downs(Residual(Scored(), Scored()), 2, 8) == ["blocks.0.w2.weight", "blocks.1.w2.weight"]
+
+
+def test_a_block_narrower_than_its_stream_is_an_mlp_if_its_output_is_added() -> None:
+    """As Perceiver's: a pooler and classifier of the same sizes are none."""
+    model = Residual(MLP(d_ff=6))
+    model.head = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 8))
+    body = model.forward
+    model.forward = lambda x: model.head(F.layer_norm(body(x), [8]))
+    assert _downs(model, 2, 8) == ["blocks.0.w2.weight"]
+
+
+def test_the_1x1_convolutions_of_a_residual_network_are_no_mlps() -> None:
+    """Neither after the sum of two branches, nor one after another with an activation behind each, nor as a head."""
+
+    class Bottleneck(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.c1, self.c2, self.c3 = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 1)
+            self.shortcut = nn.Conv2d(8, 8, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.relu(self.c3(F.relu(self.c2(F.relu(self.c1(x))))) + self.shortcut(x))
+
+    row = [layer for _ in range(4) for layer in (nn.Conv2d(8, 8, 1), nn.ReLU())]
+    head = [nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, 8, 1), nn.ReLU(), nn.Flatten(), nn.Linear(8, 8)]
+    for model in (nn.Sequential(*(Bottleneck() for _ in range(3))), nn.Sequential(*row), nn.Sequential(*head)):
+        with pytest.raises(NoSitesError):
+            find_sites(model, torch.ones(2, 8, 4, 4))
+
+
+def test_an_mlp_beside_attention_may_share_its_first_weight() -> None:
+    """A fused weight gives queries and neurons, as in ViT-22B; where a weight takes all neurons, parts of them do not.
+
+    The second is gMLP's block: half of the neurons are mixed over tokens and gate the other half.
+    """
+
+    class Parallel(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.o, self.down = nn.Linear(8, 28), nn.Linear(8, 8), nn.Linear(12, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            q, k, h = self.first(x).split([8, 8, 12], -1)
+            return self.o((q @ k.mT).softmax(-1) @ x) + self.down(F.gelu(h))
+
+    class SpatialGate(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.mix, self.down = nn.Linear(8, 12), nn.Linear(5, 5), nn.Linear(6, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            u, v = F.gelu(self.first(x)).chunk(2, -1)
+            return self.down(u * self.mix(F.layer_norm(v, [6]).mT).mT)
+
+    (parallel,) = find_sites(Residual(Parallel()), torch.randn(2, 5, 8))
+    assert (parallel.up, parallel.gate, parallel.d_ff) == ("blocks.0.first.weight", None, 12)
+    (gated,) = find_sites(Residual(SpatialGate()), torch.randn(2, 5, 8))
+    assert (gated.up, gated.gate, gated.d_ff) == ("blocks.0.first.weight", "blocks.0.first.weight", 6)
+    assert _downs(Residual(Parallel(), MLP(), SpatialGate()), 2, 5, 8) == [
+        "blocks.0.down.weight",
+        "blocks.1.w2.weight",
+        "blocks.2.down.weight",
+    ]

@@ -2,9 +2,11 @@
 
 import contextlib
 import copy
+import inspect
+import re
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any
 
@@ -12,63 +14,72 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from lazyneuron.sites.mlps import mlps
+from lazyneuron.sites.select import SiteChoice, given_sites, matching
 from lazyneuron.sites.site import NoSitesError, Site
 from lazyneuron.sites.trace import Tracer
+from lazyneuron.sites.wrappers import clean_name, unwrap
 
-_WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 _tracing: ContextVar[bool] = ContextVar("tracing", default=False)
 
 
-def find_sites(model: nn.Module, example_inputs: Mapping[str, Any] | tuple[Any, ...] | Tensor) -> list[Site]:
+def find_sites(
+    model: nn.Module, example_inputs: Mapping[str, Any] | tuple[Any, ...] | Tensor, sites: SiteChoice = "auto"
+) -> list[Site]:
     """The MLPs that one forward pass of `model` runs, in order of execution.
 
     `example_inputs` are keyword arguments (mapping), positional arguments (tuple), or the only argument (tensor), on
     the model's device; they are copied. The pass runs in eval mode without gradients; modes, buffers, the random state
     and `.grad` are as before afterwards. MLPs that it does not reach are not found, but experts without a token are.
-    Raises NoSitesError if there is none; an exception of the model's own forward passes through untouched.
+
+    `sites` keeps those whose name a regular expression matches somewhere (`re.search`); a list of `Site` is checked
+    and returned without a pass (see `given_sites` for what it raises).
+    Raises NoSitesError if there is none; an exception of the model's own forward passes through, with a note that
+    says which inputs it may lack.
     """
     if isinstance(example_inputs, Mapping):
-        return find_sites_in_call(model, (), example_inputs)
-    return find_sites_in_call(model, example_inputs if isinstance(example_inputs, tuple) else (example_inputs,), {})
+        return find_sites_in_call(model, (), example_inputs, sites)
+    args = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
+    return find_sites_in_call(model, args, {}, sites)
 
 
-def find_sites_in_call(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Site]:
+def find_sites_in_call(
+    model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], sites: SiteChoice = "auto"
+) -> list[Site]:
     """`find_sites` for the call `model(*args, **kwargs)`, with the same contract."""
+    given = given_sites(model, sites)
+    if given is not None:
+        return given
+    assert sites is None or isinstance(sites, str)
     model = unwrap(model)
     args, kwargs = tree_map(private_copy, args), {name: tree_map(private_copy, value) for name, value in kwargs.items()}
-    tracer = Tracer({clean_name(name): parameter for name, parameter in model.named_parameters()})
+    tracer = Tracer({clean_name(name): parameter for name, parameter in model.named_parameters()}, _gathered(model))
     with undisturbed(model), tracer:
-        model(*args, **kwargs)
-    sites = tracer.sites()
-    if not sites:
-        raise NoSitesError(
-            f"no MLP found in {type(model).__name__}: saw {_some(tracer.linears, 'linear weight')} and "
-            f"{_some(tracer.nonlinearities, 'nonlinearity')}, but no linear fed by a nonlinearity of another; "
-            "pass sites=[Site(...)] naming its weights as in named_parameters()"
-        )
-    return sites
+        try:
+            model(*args, **kwargs)
+        except Exception as error:
+            error.add_note(_lacking(model, args, kwargs, error))
+            raise
+    found = mlps(tracer)
+    if not found:
+        raise NoSitesError(_nothing(model, tracer))
+    return matching(found, sites)
+
+
+def _gathered(model: nn.Module) -> Callable[[], Iterator[tuple[str, Tensor]]] | None:
+    """How to ask for the parameters that FSDP2 has put together at the moment; None if it shards none."""
+    if "torch.distributed.tensor" not in sys.modules:
+        return None
+    from torch.distributed.tensor import DTensor
+
+    if not any(isinstance(parameter, DTensor) for parameter in model.parameters()):
+        return None
+    return lambda: ((clean_name(n), p) for n, p in model.named_parameters() if not isinstance(p, DTensor))
 
 
 def is_tracing() -> bool:
     """True inside the forward pass of `find_sites`, which is not the user's and must not be counted."""
     return _tracing.get()
-
-
-def unwrap(model: nn.Module) -> nn.Module:
-    """The user's own module inside the wrappers of torch.compile, DataParallel, DDP and FSDP."""
-    while True:
-        wrapper = next((name for name in _WRAPPERS if name in model._modules), None)
-        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
-            model = model.module
-        elif wrapper:
-            model = model.get_submodule(wrapper)
-        else:
-            return model
-
-
-def clean_name(name: str) -> str:
-    """A parameter or module path without the components that wrappers around submodules insert."""
-    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
 
 
 def private_copy(leaf: Any) -> Any:
@@ -120,7 +131,49 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
                     buffer.copy_(before)
 
 
+def _nothing(model: nn.Module, tracer: Tracer) -> str:
+    """Why no site was found, from what the pass saw, and what to do."""
+    matrices = [name for name, p in tracer.parameters.items() if p.dim() > 1]
+    unreached = [name for name in matrices if name not in tracer.reached]
+    message = (
+        f"no MLP found in {type(model).__name__}: saw {_some(tracer.linears, 'linear weight')} and "
+        f"{_some(tracer.nonlinearities, 'nonlinearity')}, but "
+    )
+    if tracer.scales:
+        message += f"what the linear after a nonlinearity gives only scales others ({', '.join(tracer.scales)}); "
+    else:
+        message += "none of these takes the activated output of another; "
+    if unreached:
+        message += f"these inputs did not reach {_some(unreached, 'weight')}: give inputs that run the MLPs, or "
+    return message + "pass sites=[Site(...)] naming its weights as in named_parameters()"
+
+
+def _lacking(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], error: Exception) -> str:
+    """A note on a failed pass: the inputs it was given, and those it lacks as far as signature and message tell."""
+    signature = inspect.signature(model.forward)
+    given = signature.bind_partial(*args, **kwargs).arguments if _fits(signature, args, kwargs) else dict(kwargs)
+    named = {name: p for name, p in signature.parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+    others = [name for name in named if given.get(name) is None]
+    lacks = [name for name in others if named[name].default is inspect.Parameter.empty]
+    says = {name for name in named if re.search(rf"\b{name}\b", str(error))}
+    note = f"find_sites ran {type(model).__name__} with {', '.join(given) or 'no input'}; "
+    if not lacks and says.isdisjoint(given):
+        lacks = [name for name in others if name in says]
+    if lacks:
+        return f"{note}it needs {' or '.join(lacks)} too: add it to the inputs"
+    return f"{note}if it needs more, it also takes {', '.join(others)}" if others else f"{note}it takes no other"
+
+
+def _fits(signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    try:
+        signature.bind_partial(*args, **kwargs)
+    except TypeError:
+        return False
+    return True
+
+
 def _some(names: Iterable[str], what: str) -> str:
     names = list(names)
     shown = f" ({', '.join(names[:4])}{', ...' if len(names) > 4 else ''})" if names else ""
-    return f"{len(names)} x {what}{shown}"
+    plural = f"{what.removesuffix('y')}ies" if what.endswith("y") else f"{what}s"
+    return f"{len(names) or 'no'} {what if len(names) == 1 else plural}{shown}"

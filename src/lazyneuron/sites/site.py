@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+_NUMBERS = ("d_model", "d_ff", "axis")
+
 
 class NoSitesError(ValueError):
     """The traced model has no MLP that we recognise."""
@@ -15,6 +17,7 @@ class Site:
     `name` is the MLP's module path ("" when the model itself is the MLP). `up`, `gate` (None if not gated) and `down`
     are parameter names as in `named_parameters()`, without the prefixes of compile and DDP; a fused gate-and-up weight
     is both. `activation` is "relu", "gelu", "silu", "relu^2", or the traced operations joined by "+".
+    `axis` is where the down projection's input holds the neurons: -1, or -3 for a 1x1 `Conv2d`.
     """
 
     name: str
@@ -24,6 +27,12 @@ class Site:
     d_model: int
     d_ff: int
     activation: str
+    axis: int = -1
+
+    @property
+    def is_gated(self) -> bool:
+        """True if a gate branch multiplies the up branch."""
+        return self.gate is not None
 
 
 def numbered(sites: Sequence[Site]) -> Iterator[tuple[str, int, Site]]:
@@ -35,3 +44,21 @@ def numbered(sites: Sequence[Site]) -> Iterator[tuple[str, int, Site]]:
         stack = ("decoder" if "decoder" in path else "encoder") if two_stacks else ""
         layers[stack] = layers.get(stack, -1) + 1
         yield stack, layers[stack], site
+
+
+def site_table(sites: Sequence[Site]) -> str:
+    """One aligned line per site; a leading dot in the name of a weight stands for the site's name."""
+    rows = [("site", "up", "gate", "down", "d_model", "d_ff", "activation", "axis")]
+    for site in sites:
+        start = site.name and f"{site.name}."
+        up, gate, down = (
+            f".{weight.removeprefix(start)}" if start and weight.startswith(start) else weight
+            for weight in (site.up, site.gate or "-", site.down)
+        )
+        sizes = str(site.d_model), str(site.d_ff)
+        rows.append((site.name or "(model)", up, gate, down, *sizes, site.activation, str(site.axis)))
+    columns = [
+        [cell.rjust(max(map(len, c))) if c[0] in _NUMBERS else cell.ljust(max(map(len, c))) for cell in c]
+        for c in zip(*rows, strict=True)
+    ]
+    return "\n".join("  ".join(row).rstrip() for row in zip(*columns, strict=True))

@@ -1,0 +1,69 @@
+"""Which of a model's sites the user means: all of them, those whose name matches, or a list of their own."""
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from typing import TypeAlias
+
+from torch import nn
+
+from lazyneuron.sites.site import NoSitesError, Site
+from lazyneuron.sites.wrappers import clean_name, unwrap
+
+SiteChoice: TypeAlias = str | Sequence[Site] | None
+"""All sites ("auto" or None), those whose name a regular expression matches somewhere, or a list of `Site`."""
+
+
+def given_sites(model: nn.Module, sites: SiteChoice) -> list[Site] | None:
+    """The sites of a list, checked against `model`; None where a forward pass must find them.
+
+    TypeError for what is no choice of sites, ValueError for an invalid expression, an empty list, two sites of one
+    name, and a site whose parameters `model` lacks or whose `d_ff` its down weight has not.
+    """
+    if sites is None or isinstance(sites, str):
+        _expression(sites)
+        return None
+    chosen: list[Site] = [*sites] if isinstance(sites, Iterable) else [sites]
+    if wrong := [site for site in chosen if not isinstance(site, Site)]:
+        raise TypeError(f"sites= takes 'auto', a regular expression, or a list of Site; got {wrong[0]!r}")
+    if not chosen:
+        raise ValueError("sites=[] leaves nothing to do: pass 'auto', a regular expression, or at least one Site")
+    parameters = {clean_name(name): p for name, p in unwrap(model).named_parameters()}
+    kind, seen = type(unwrap(model)).__name__, set[str]()
+    for site in chosen:
+        if site.name in seen:
+            raise ValueError(f"two sites are named {site.name!r}: give each a name of its own")
+        seen.add(site.name)
+        for name in filter(None, (site.up, site.gate, site.down)):
+            if name not in parameters:
+                near = difflib.get_close_matches(name, parameters, 1)
+                mend = f"did you mean {near[0]!r}?" if near else "give one of its named_parameters()"
+                raise ValueError(f"site {site.name!r}: {kind} has no parameter {name!r}; {mend}")
+        down = parameters[site.down]
+        # Integers are quantised, perhaps packed; more axes are experts, or convolutions in groups (SqueezeBERT).
+        has_d_ff = (
+            down.numel() % site.d_ff == 0 if down.dim() > 2 else any(size % site.d_ff == 0 for size in down.shape)
+        )
+        if down.is_floating_point() and not has_d_ff:
+            shape = tuple(down.shape)
+            raise ValueError(f"site {site.name!r}: {kind} has {site.down} of shape {shape}, not d_ff={site.d_ff}")
+    return chosen
+
+
+def matching(found: Sequence[Site], sites: str | None) -> list[Site]:
+    """Those found that "auto", None or an expression asks for; NoSitesError that lists the names if there is none."""
+    expression = _expression(sites)
+    kept = [site for site in found if expression is None or expression.search(site.name)]
+    if found and not kept:
+        names = ", ".join(repr(site.name) for site in found)
+        raise NoSitesError(f"sites={sites!r} matches none of the {len(found)} MLPs that were found: {names}")
+    return kept
+
+
+def _expression(sites: str | None) -> re.Pattern[str] | None:
+    if sites is None or sites == "auto":
+        return None
+    try:
+        return re.compile(sites)
+    except re.error as error:
+        raise ValueError(f"sites={sites!r} is no regular expression: {error}") from None
