@@ -16,7 +16,10 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+if TYPE_CHECKING:
+    import torch
 
 VerdictName = Literal["holds", "does not hold", "cannot tell"]
 _VERSIONS_OF = ("lazyneuron", "torch", "transformers", "accelerate", "sentencepiece", "numpy")
@@ -32,6 +35,13 @@ class UsageError(LazyneuronError):
 
 class StoppedError(LazyneuronError):
     """The user stopped it; what it had is saved."""
+
+
+def device_name(device: "torch.device") -> str:
+    """A device in words: the name of a GPU, "cpu x86_64"."""
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} {platform.machine()}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 """Counts equal brute force, however the batch is cut and padded, and watching changes nothing."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -72,7 +73,7 @@ def test_counts_equal_brute_force() -> None:
     assert probe.density == {"": pytest.approx((h_TF > 0).double().mean().item(), rel=1e-12)}
     assert probe.num_active == {"": pytest.approx((h_TF > 0).sum(1).double().mean().item(), rel=1e-12)}
     assert torch.equal(probe.firing_rate[""], (h_TF > 0).double().mean(0))
-    assert probe.state()[""].tolist() == [*(h_TF > 0).sum(0).tolist(), 60]
+    assert probe.state()[""].tolist() == [*(h_TF > 0).sum(0).tolist(), 60, 0]
 
 
 def test_t5_counts_equal_a_wrapper_around_relu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +127,17 @@ def test_transformer_encoder_in_inference_is_counted() -> None:
     model = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 12, batch_first=True), 2, enable_nested_tensor=False)
     with torch.inference_mode(), watch(model.eval()) as probe:
         model(_x(2, 5, 8))
-    assert probe.num_tokens == {"layers.0": 10, "layers.1": 10}
+        assert probe.num_tokens == {"layers.0": 10, "layers.1": 10}
+        model(_x(1, 5, 8))
+    assert probe.num_tokens == {"layers.0": 15, "layers.1": 15}
+    with torch.inference_mode():
+        probe = watch(model, probe.sites)
+        assert set(probe.num_tokens.values()) == {0}  # reading first must not hinder counting
+        with probe:
+            model(_x(2, 5, 8))
+    with probe:
+        model(_x(2, 5, 8))
+    assert set(probe.num_tokens.values()) == {20}
 
 
 def test_batch_cut_and_merge_do_not_matter() -> None:
@@ -196,6 +207,19 @@ def test_padding_does_not_count_where_tokens_are_flat() -> None:
         assert torch.equal(padded.state()[name], counts)
 
 
+def test_the_mask_of_the_text_is_not_that_of_the_images() -> None:
+    """CLIP's vision tower has as many tokens here as the padded text: all of them count, without a warning."""
+    text = {**SMALL, "intermediate_size": 32, "max_position_embeddings": 6, "eos_token_id": 49}
+    vision = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
+    vision |= {"image_size": 10, "patch_size": 5, "num_channels": 1}
+    model = hf.CLIPModel(hf.CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)).eval()
+    mask = torch.tensor([[1] * 5, [1] * 2 + [0] * 3])
+    with watch(model) as probe:
+        model(input_ids=IDS[:, :5], attention_mask=mask, pixel_values=_x(2, 1, 10, 10))
+    tokens = {site.name.split(".")[0]: probe.num_tokens[site.name] for site in probe.sites}
+    assert tokens == {"vision_model": 10, "text_model": 7}
+
+
 def test_cached_decoding_counts_each_processed_token_once() -> None:
     """With a cache the mask is longer than the new tokens; its end is theirs."""
     sizes = {"intermediate_size": 32, "num_key_value_heads": 2, "bos_token_id": 1, "eos_token_id": 2}
@@ -232,17 +256,38 @@ def test_gradient_checkpointing_counts_once(reentrant: bool) -> None:
     assert probe.num_tokens == {"a": 4, "b": 4}
 
 
-def test_nan_is_active_and_negative_zero_is_not() -> None:
-    """Active is strictly nonzero."""
+def test_nan_is_counted_apart_and_negative_zero_is_not_active() -> None:
+    """Active is strictly nonzero; NaN entries have a number of their own, and the table names their layer."""
     model = nn.Sequential(nn.Identity(), nn.Linear(4, 2))
-    site = Site("", "1.weight", None, "1.weight", 4, 4, "relu")
+    site = Site("mlp", "1.weight", None, "1.weight", 4, 4, "relu")
     with watch(model, [site]) as probe:
         model(torch.tensor([[float("nan"), -0.0, 0.0, -1.0]]))
-    assert probe.state()[""].tolist() == [1, 0, 0, 1, 1]
+    assert probe.state()["mlp"].tolist() == [0, 0, 0, 1, 1, 1]
+    assert probe.num_nan == {"mlp": 1}
+    assert probe.table().splitlines()[-1] == "note: NaN entries, counted apart: 1 at mlp"
 
 
-def test_dropout_before_the_down_projection_counts_as_inactive() -> None:
-    """In training mode the map is what enters the down projection, dropped entries included, as documented."""
+@pytest.mark.parametrize("autocast", [False, True])
+def test_what_dropout_zeroes_before_the_down_projection_is_not_silent(autocast: bool) -> None:
+    """In training mode the map is the one before nn.Dropout, exactly, in T5 and in torch's own layer."""
+    layer = nn.TransformerEncoderLayer(8, 2, 12, dropout=0.5, batch_first=True).train()
+    t5 = _t5().train()
+    assert t5.config.dropout_rate == 0.1
+    maps: dict[str, list[Tensor]] = {"": [], "encoder": []}
+    layer.activation = lambda x: maps[""].append(F.relu(x)) or maps[""][-1]
+    act = t5.encoder.block[0].layer[1].DenseReluDense.act
+    act.register_forward_hook(lambda module, args, output: maps["encoder"].append(output))
+    with watch(layer) as probe, torch.autocast("cpu", enabled=autocast):
+        layer(_x(5, 7, 8))
+    assert probe.density[""] == (maps[""][-1] > 0).double().mean().item()
+    with watch(t5) as probe, torch.autocast("cpu", enabled=autocast):
+        t5(input_ids=IDS, labels=IDS)
+    found = probe.density["encoder.block.0.layer.1.DenseReluDense"]
+    assert found == (maps["encoder"][-1] > 0).double().mean().item()
+
+
+def test_functional_dropout_counts_as_inactive() -> None:
+    """A dropout that is no module cannot be told from silent neurons, as documented."""
     model = MLP()
     with watch(model) as probe:
         for _ in range(20):
@@ -258,7 +303,7 @@ def test_convolutions_count_channels() -> None:
     with watch(model) as probe:
         model(x)
     active = (model[0](x) > 0).sum((0, 2, 3))
-    assert probe.state()[""].tolist() == [*active.tolist(), 40]
+    assert probe.state()[""].tolist() == [*active.tolist(), 40, 0]
 
 
 def test_bare_weights_count_too() -> None:
@@ -275,7 +320,7 @@ def test_bare_weights_count_too() -> None:
     model, x = Bare(), _x(5, 8)
     with watch(model) as probe:
         model(x)
-    assert probe.state()[""].tolist() == [*(x @ model.up.T > 0).sum(0).tolist(), 5]
+    assert probe.state()[""].tolist() == [*(x @ model.up.T > 0).sum(0).tolist(), 5, 0]
     sizes = {"intermediate_size": 32, "num_key_value_heads": 2, "bos_token_id": 1, "eos_token_id": 2}
     mixtral = hf.MixtralForCausalLM(hf.MixtralConfig(**SMALL, **sizes, hidden_act="relu"))
     with watch(mixtral) as probe:
@@ -304,7 +349,7 @@ def test_compiled_models_are_counted(when: str) -> None:
     """Compiling before, in place, inside the watch or around the call loses no count, and leaves no counting behind."""
     torch.manual_seed(0)
     model, x = nn.Sequential(nn.Linear(8, 12), nn.ReLU(), nn.Linear(12, 8)), _x(4, 8)
-    expected = [*(model[0](x) > 0).sum(0).tolist(), 4]
+    expected = [*(model[0](x) > 0).sum(0).tolist(), 4, 0]
     run: Any = model
     if when == "before":
         run = torch.compile(model, backend="eager")
@@ -320,6 +365,93 @@ def test_compiled_models_are_counted(when: str) -> None:
     assert probe.state()[""].tolist() == expected
     assert torch.equal(run(x), y)
     assert probe.num_tokens == {"": 4}
+
+
+def test_attach_and_detach_go_on_counting() -> None:
+    """Without a `with`, and as often as one likes."""
+    model = Stack()
+    probe = watch(model).attach()
+    model(_x(4, 8))
+    probe.detach()
+    probe.detach()
+    model(_x(4, 8))
+    assert _num_hooks(model) == 0
+    probe.attach()
+    model(_x(2, 8))
+    probe.detach()
+    assert probe.num_tokens == {"a": 6, "b": 6}
+
+
+def test_an_expression_chooses_sites() -> None:
+    """`sites` as a regular expression keeps what it matches, and says what there was if nothing does."""
+    model = Stack()
+    with watch(model, "^b$") as probe:
+        model(_x(4, 8))
+    assert probe.num_tokens == {"b": 4}
+    with pytest.raises(ValueError, match="'c' matches none of the 2 MLPs that were found: 'a', 'b'"), watch(model, "c"):
+        model(_x(4, 8))
+    assert _num_hooks(model) == 0
+
+
+def test_generate_alone_finds_the_sites_of_both_stacks() -> None:
+    """`generate` runs the encoder before the first call of the model; its tokens count all the same."""
+    model, mask = _t5(), torch.tensor([[1] * 6, [1] * 3 + [0] * 3])
+    options = {"input_ids": IDS, "attention_mask": mask, "max_new_tokens": 3, "min_new_tokens": 3}
+    sites = find_sites(model, {"input_ids": IDS, "labels": IDS})
+    with watch(model, sites) as given:
+        expected = model.generate(**options)
+    with watch(model) as probe:
+        assert torch.equal(model.generate(**options), expected)
+    assert probe.sites == sites
+    assert all(torch.equal(counts, given.state()[name]) for name, counts in probe.state().items())
+    with watch(model, "decoder") as decoder:
+        model.generate(**options)
+    assert list(decoder.num_tokens.values()) == [6, 6]
+
+
+def test_beam_search_counts_every_beam() -> None:
+    """Each processed token of each beam is a token."""
+    model = _t5()
+    with watch(model, "decoder.*1") as probe:
+        model.generate(input_ids=IDS, num_beams=3, max_new_tokens=4, min_new_tokens=4)
+    assert set(probe.num_tokens.values()) == {2 * 3 * 4}
+
+
+def test_a_copy_of_a_watched_model_counts_nothing() -> None:
+    """The hooks that a deep copy carries along are dead, and the copy can be watched itself."""
+    model = Stack()
+    with watch(model) as probe:
+        model(_x(4, 8))
+        twin = copy.deepcopy(model)
+        twin(_x(5, 8))
+        with watch(twin) as other:
+            twin(_x(3, 8))
+    assert probe.num_tokens == {"a": 4, "b": 4}
+    assert other.num_tokens == {"a": 3, "b": 3}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_model_may_change_its_type_while_watched(dtype: torch.dtype) -> None:
+    """`.to()` and `.half()` inside keep the hooks; counts in each type are those of the maps."""
+    model, x = Stack().eval(), _x(4, 8)
+    with watch(model) as probe:
+        model(x)
+        model.to(dtype)
+        model(x.to(dtype))
+    active = sum(int((h > 0).sum()) for h in model.a.maps[1:])
+    assert int(probe.state()["a"][:-2].sum()) == active
+    assert probe.num_tokens == {"a": 8, "b": 8}
+
+
+def test_autocast_maps_are_counted_as_they_are() -> None:
+    """Under autocast the map is in bfloat16, and so is what counts."""
+    model, x = Stack().eval(), _x(64, 8)
+    with watch(model, statistics="all") as probe, torch.autocast("cpu"):
+        y = model(x)
+    assert model.a.maps[-1].dtype == torch.bfloat16
+    assert probe.density["a"] == (model.a.maps[-1] > 0).double().mean().item()
+    with torch.autocast("cpu"):
+        assert torch.equal(model(x), y)
 
 
 def test_nested_watches_are_independent() -> None:
@@ -354,7 +486,7 @@ def test_handles_are_gone_whatever_happens() -> None:
     assert _num_hooks(model) == 0
     assert probe.num_tokens == {"a": 4, "b": 4}
     sites = [*find_sites(model, _x(1, 8)), Site("c", "c.w1.weight", None, "c.w2.weight", 8, 12, "relu")]
-    with pytest.raises(ValueError, match=r"site 'c': Stack has no parameter 'c\.w2\.weight'"):
+    with pytest.raises(ValueError, match=r"site 'c': Stack has no parameter 'c\.w1\.weight'"):
         watch(model, sites).__enter__()
     assert _num_hooks(model) == 0
 
@@ -366,10 +498,13 @@ def test_misuse_is_told_in_one_line() -> None:
         _ = watch(model).density
     with watch(model) as probe, pytest.raises(RuntimeError, match="open already"):
         probe.__enter__()
-    site = Site("", "w1.weight", None, "w2.weight", 8, 11, "relu")
-    with watch(model, [site]), pytest.raises(ValueError, match=r"w2\.weight got 12 neurons, the site has 11"):
+    wrong = Site("", "w1.weight", None, "w2.weight", 8, 11, "relu")
+    with pytest.raises(ValueError, match=r"MLP has w2\.weight of shape \(8, 12\), not d_ff=11"), watch(model, [wrong]):
+        pass
+    site = Site("", "w2.weight", None, "w1.weight", 12, 12, "relu")
+    with watch(model, [site]), pytest.raises(ValueError, match=r"w1\.weight got 8 neurons, the site has 12"):
         model(_x(4, 8))
-    with pytest.raises(ValueError, match="share a name"), watch(model, [site, site]):
+    with pytest.raises(ValueError, match="two sites are named"), watch(model, [site, site]):
         pass
     assert str(watch(model, [site]).density) == "{'': nan}"
 

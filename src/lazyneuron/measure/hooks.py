@@ -4,7 +4,9 @@ import inspect
 import math
 import sys
 import warnings
+import weakref
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,47 +14,55 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from lazyneuron.measure.bare import BareWeights
-from lazyneuron.measure.statistics import Maps
-from lazyneuron.sites import Site, clean_name, find_sites_in_call, is_tracing, unwrap
+from lazyneuron.sites import (
+    NoSitesError,
+    Site,
+    SiteChoice,
+    clean_name,
+    find_sites_in_call,
+    given_sites,
+    is_tracing,
+    matching,
+    unwrap,
+)
+
+OnMap = Callable[[Site, Tensor, Tensor | None], None]
+"""Takes a site, its activation maps [B, S, F] (B sequences of S tokens), and which are real [B, S] (None: all)."""
 
 
 class Hooks:
-    """Calls `on_maps(site, maps)` for each activation map while open.
+    """Calls `on_map` for each activation map while open.
 
-    Opened without sites, it finds them at the model's first call and tells `on_sites`. Maps of a checkpoint's second
-    forward pass, and of the tracing pass itself, are left out.
+    Unless given as a list, the sites are found at the model's first call and told to `on_sites`. Maps of a checkpoint's
+    second forward pass, of the tracing pass itself, and of copies of the model are left out.
     """
 
-    def __init__(
-        self, model: nn.Module, on_maps: Callable[[Site, Maps], None], on_sites: Callable[[list[Site]], None]
-    ) -> None:
-        self._model, self._on_maps, self._on_sites = model, on_maps, on_sites
+    def __init__(self, model: nn.Module, on_map: OnMap, on_sites: Callable[[list[Site]], None]) -> None:
+        self._model, self._on_map, self._on_sites = model, on_map, on_sites
+        self._choice: SiteChoice = None
         self._waits_for_sites = False
+        self._attached: list[Site] = []
         self._handles: list[RemovableHandle] = []
-        self._bare: BareWeights | None = None
+        self._bare: list[BareWeights] = []
         self._masks: dict[str, Any] = {}
+        self._before_dropout: dict[str, tuple[weakref.ref[Tensor], Tensor]] = {}
         self._warned: set[str] = set()
+        self._has_two_masks = "decoder_attention_mask" in inspect.signature(unwrap(model).forward).parameters
 
-    def open(self, sites: Sequence[Site] | None) -> None:
+    def open(self, sites: SiteChoice) -> None:
         """Begin to see; RuntimeError if open already."""
         if self._handles:
             raise RuntimeError("this probe is open already; nest another watch(model) instead")
+        given = given_sites(self._model, sites)
         _forget_compiled()
-        self._waits_for_sites = sites is None
+        self._choice, self._waits_for_sites = sites, given is None
         try:
-            self._handles += [
-                self._model.register_forward_pre_hook(_eager(self._on_call), with_kwargs=True),
-                self._model.register_forward_hook(_eager(self._on_return), always_call=True),
-            ]
-            inner = unwrap(self._model)
-            if _two_stacks(inner) and callable(get_encoder := getattr(inner, "get_encoder", None)):
-                encoder: Any = get_encoder()  # `generate` calls it by itself, before the model
-                self._handles += [
-                    encoder.register_forward_pre_hook(_eager(self._on_encoder), with_kwargs=True),
-                    encoder.register_forward_hook(_eager(self._on_encoded), always_call=True),
-                ]
-            if sites is not None:
-                self._attach(sites)
+            self._on(self._model, self._on_call, self._on_return)
+            get_encoder: Any = getattr(unwrap(self._model), "get_encoder", None)
+            if self._has_two_masks and callable(get_encoder):
+                self._on(get_encoder(), self._on_encoder, self._on_encoded)  # `generate` calls it by itself, first
+            if given is not None:
+                self._attach(given)
         except BaseException:
             self.close(is_error=True)
             raise
@@ -62,48 +72,66 @@ class Hooks:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        if self._bare is not None:
-            self._bare.__exit__(None, None, None)
-            unseen = [] if is_error else [name for name in self._bare.names if name not in self._bare.seen]
-            self._bare = None
-            if unseen:
-                warnings.warn(f"no product with the bare down weight was seen at {', '.join(unseen)}", stacklevel=3)
+        unseen = []
+        for bare in reversed(self._bare):
+            bare.__exit__(None, None, None)
+            unseen += [name for name in bare.names if name not in bare.seen]
+        self._bare.clear()
+        self._attached.clear()
+        self._masks, self._before_dropout = {}, {}
         _forget_compiled()
+        if unseen and not is_error:
+            warnings.warn(f"no product with the bare down weight was seen at {', '.join(unseen)}", stacklevel=3)
+
+    def _on(self, module: Any, before: Callable[..., None], after: Callable[..., None]) -> None:
+        # First in line: what finds the sites calls the model, and must not do so between the hooks of FSDP.
+        self._handles += [
+            module.register_forward_pre_hook(_eager(_only(module, before)), with_kwargs=True, prepend=True),
+            module.register_forward_hook(_eager(_only(module, after)), always_call=True),
+        ]
 
     def _on_call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if is_tracing():
             return
-        names = inspect.signature(unwrap(module).forward).parameters
-        self._masks = dict(zip(names, args, strict=False)) | kwargs
+        self._masks = _named(unwrap(module), args, kwargs)
         if self._waits_for_sites:
-            sites = find_sites_in_call(module, args, kwargs)
-            self._attach(sites)
+            self._found(find_sites_in_call(module, args, kwargs))
             self._waits_for_sites = False
-            self._on_sites(sites)
 
     def _on_return(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if not is_tracing():
             self._masks = {}
 
     def _on_encoder(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if not is_tracing():
-            given = dict(zip(inspect.signature(module.forward).parameters, args, strict=False)) | kwargs
-            self._masks = self._masks | {"attention_mask": given.get("attention_mask")}
+        if is_tracing():
+            return
+        self._masks = self._masks | {"attention_mask": _named(module, args, kwargs).get("attention_mask")}
+        if self._waits_for_sites:
+            root = unwrap(self._model)
+            prefix = next(clean_name(name) for name, m in root.named_modules() if m is module)
+            try:
+                self._found([_below(prefix, site) for site in find_sites_in_call(module, args, kwargs)], partly=True)
+            except NoSitesError:
+                return  # the model's own call may still find some
 
     def _on_encoded(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if not is_tracing():
             self._masks.pop("attention_mask", None)
 
+    def _found(self, sites: list[Site], partly: bool = False) -> None:
+        known = {site.name for site in self._attached}
+        new = [site for site in sites if site.name not in known]
+        assert self._choice is None or isinstance(self._choice, str)
+        chosen = matching([*self._attached, *new], self._choice)
+        self._attach([site for site in chosen if site.name not in known])
+        self._on_sites(list(self._attached))
+
     def _attach(self, sites: Sequence[Site]) -> None:
-        if len({site.name for site in sites}) < len(sites):
-            raise ValueError(f"two sites share a name: {sorted(site.name for site in sites)}")
         model = unwrap(self._model)
-        parameters = {clean_name(name): parameter for name, parameter in model.named_parameters()}
+        parameters = {clean_name(name): p for name, p in model.named_parameters(remove_duplicate=False)}
         modules = {clean_name(name): module for name, module in model.named_modules()}
         bare: list[tuple[Tensor, Site]] = []
         for site in sites:
-            if site.down not in parameters:
-                raise ValueError(f"site {site.name!r}: {type(model).__name__} has no parameter {site.down!r}")
             down = parameters[site.down]
             owners = [m for m in modules.values() if any(p is down for p in m._parameters.values())]
             path, parametrized, _ = site.down.partition(".parametrizations.")
@@ -113,15 +141,31 @@ class Hooks:
                 bare.append((down, site))
                 continue
             for owner in owners:
-                self._handles.append(owner.register_forward_pre_hook(_eager(self._hook(site))))
+                hook = _eager(_only(owner, self._at_down(site)))
+                self._handles.append(owner.register_forward_pre_hook(hook))
+            for name, module in modules.items():
+                if isinstance(module, nn.Dropout) and (not site.name or name.startswith(f"{site.name}.")):
+                    hook = _eager(_only(module, self._at_dropout(site)))
+                    self._handles.append(module.register_forward_hook(hook))
+        self._attached += sites
         if bare:
-            self._bare = BareWeights(bare, self._see)
-            self._bare.__enter__()
+            self._bare.append(BareWeights(bare, self._see, parameters))
+            self._bare[-1].__enter__()
 
-    def _hook(self, site: Site) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+    def _at_down(self, site: Site) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
-            is_conv = isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
-            self._see(site, args[0].movedim(-1 - len(module.kernel_size), -1) if is_conv else args[0])
+            h = args[0]
+            dropped, before = self._before_dropout.pop(site.name, (lambda: None, h))
+            is_cast = h.dtype != before.dtype and h.shape == before.shape  # T5 casts for its fp32 down projection
+            h = before if dropped() is h or is_cast else h
+            self._see(site, h.movedim(site.axis, -1))
+
+        return hook
+
+    def _at_dropout(self, site: Site) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
+        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            if module.training and isinstance(output, Tensor) and args and args[0] is not output:
+                self._before_dropout[site.name] = weakref.ref(output), args[0].detach()
 
         return hook
 
@@ -134,9 +178,9 @@ class Hooks:
             raise ValueError(f"site {site.name!r}: {site.down} got {h.shape[-1]} neurons, the site has {site.d_ff}")
         with torch.inference_mode(False), torch.no_grad():
             mask_T = self._mask(site, h.shape[:-1])
-            self._on_maps(site, self._maps(h.detach(), None if mask_T is None else mask_T.to(h.device)))
+            self._hand_on(site, h.detach(), None if mask_T is None else mask_T.to(h.device))
 
-    def _maps(self, h: Tensor, mask_T: Tensor | None) -> Maps:
+    def _hand_on(self, site: Site, h: Tensor, mask_T: Tensor | None) -> None:
         """h as [B, S, F]: where a model flattened the two, a mask tells them, and without one each token is alone."""
         if h.dim() > 2:
             h_BSF = h.reshape(len(h), -1, h.shape[-1])
@@ -144,12 +188,15 @@ class Hooks:
             mask: Any = self._masks.get("attention_mask")
             is_told = mask_T is not None and isinstance(mask, Tensor) and mask.numel() == len(h)
             h_BSF = h.reshape(*(mask.shape if is_told else (-1, 1)), h.shape[-1])
-        return Maps(h_BSF, None if mask_T is None else mask_T.reshape(h_BSF.shape[:2]))
+        self._on_map(site, h_BSF, None if mask_T is None else mask_T.reshape(h_BSF.shape[:2]))
 
     def _mask(self, site: Site, tokens: Sequence[int]) -> Tensor | None:
         """Which of the site's tokens are real, as bool of shape [T]; None if all are."""
-        in_decoder = any(part.startswith("decoder") for part in site.down.split("."))
-        name = "decoder_attention_mask" if in_decoder and _two_stacks(unwrap(self._model)) else "attention_mask"
+        path = site.down.split(".")
+        if "pixel_values" in self._masks and any(word in part for part in path for word in ("vision", "visual")):
+            return None  # the mask is the text's
+        in_decoder = any(part.startswith("decoder") for part in path)
+        name = "decoder_attention_mask" if in_decoder and self._has_two_masks else "attention_mask"
         mask: Any = self._masks.get(name)
         if not isinstance(mask, Tensor):
             return None
@@ -170,8 +217,25 @@ class Hooks:
         return None
 
 
-def _two_stacks(model: nn.Module) -> bool:
-    return "decoder_attention_mask" in inspect.signature(model.forward).parameters
+def _named(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    return dict(zip(inspect.signature(module.forward).parameters, args, strict=False)) | kwargs
+
+
+def _below(prefix: str, site: Site) -> Site:
+    """A site found in a submodule, as the whole model names it."""
+    up, down = f"{prefix}.{site.up}", f"{prefix}.{site.down}"
+    name = ".".join(filter(None, (prefix, site.name)))
+    return replace(site, name=name, up=up, down=down, gate=site.gate and f"{prefix}.{site.gate}")
+
+
+def _only(owner: nn.Module, hook: Callable[..., Any]) -> Callable[..., Any]:
+    """A copy of a watched model carries its hooks along: they must not count for the original."""
+    is_owner = weakref.ref(owner)
+
+    def checked(module: nn.Module, *args: Any) -> Any:
+        return hook(module, *args) if is_owner() is module or getattr(module, "_is_replica", False) else None
+
+    return checked
 
 
 def _eager(hook: Callable[..., Any]) -> Callable[..., Any]:

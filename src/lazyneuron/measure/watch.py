@@ -2,51 +2,61 @@
 
 import math
 import types
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from typing import Self
 
 import torch
 from torch import Tensor, nn
 
+from lazyneuron.measure.count import count
 from lazyneuron.measure.hooks import Hooks
-from lazyneuron.measure.statistics import HISTOGRAMS, STATISTICS, Maps, mean, quantile
-from lazyneuron.sites import Site
+from lazyneuron.measure.statistics import HISTOGRAMS, STATISTICS, mean, quantile
+from lazyneuron.sites import Site, SiteChoice, unwrap
 
-_RELU_LIKE = {"relu", "relu^2", "relu6"}
+RELU_LIKE = {"relu", "relu^2", "relu6"}
 
 
-def watch(model: nn.Module, sites: Sequence[Site] | None = None, statistics: Sequence[str] = ()) -> "Probe":
+def watch(model: nn.Module, sites: SiteChoice = "auto", statistics: Iterable[str] = ()) -> "Probe":
     """Count the nonzeros of every activation map while the returned context is open.
 
-    Without `sites`, the first call of `model` inside finds them, by one more forward pass on a copy of its inputs
-    (see `find_sites`). Outputs, gradients and random state stay the same to the bit, with two exceptions in which torch
+    `sites` is "auto", a regular expression that the names of the MLPs to watch match, or a list of `Site`. Unless it is
+    a list, the first call of `model` inside finds them, by one more forward pass on a copy of its inputs (see
+    `find_sites`). Outputs, gradients and random state stay the same to the bit, with two exceptions in which torch
     itself takes another path beside hooks: `nn.TransformerEncoderLayer` leaves its fused inference path, and compiled
     models are compiled anew, with a graph break at each site, on entering and again on leaving.
 
     Every token that an MLP processes counts once, also under gradient checkpointing; padding does not count, as told by
-    `attention_mask` (and `decoder_attention_mask`) of the call of `model` itself. In training mode, entries that
-    dropout zeroed before the down projection are inactive: measure density in eval mode.
+    `attention_mask` (and `decoder_attention_mask`) of the call of `model` itself. In training mode a map is taken from
+    before the `nn.Dropout` that lies between it and the down projection; a dropout called as a function there cannot be
+    told from neurons that are silent.
 
     How often each neuron fires is always counted. `statistics` adds, from cheap to dear: "active" (histogram of active
     neurons per token), "position" (density by place in the sequence), "overlap" (neurons that neighbouring tokens
-    share), "relative" (entries above 1 % of the token's largest), "energy_90" and "energy_99" (fewest neurons that hold
-    that share of a token's energy). All are exact integer counts of size O(d_ff), kept on the model's device.
+    share), "relative" (entries of at least 1 % of the token's largest), "energy_90" and "energy_99" (fewest neurons
+    that hold that share of a token's energy); "all" is all of these. They are exact integer counts of size O(d_ff),
+    kept on the model's device.
     """
     return Probe(model, sites, statistics)
 
 
 class Probe:
-    """Counts per site: open it with `with`, read it any time. Re-opening goes on counting.
+    """Counts per site: open it with `with`, or `attach` and `detach`; read it any time. Re-opening goes on counting.
 
-    Active means strictly nonzero; NaN is nonzero. Reading waits for the device, counting never does.
+    Active means strictly nonzero; NaN entries are counted apart (`num_nan`) and are not active. Reading waits for the
+    device, counting never does.
     """
 
-    def __init__(self, model: nn.Module, sites: Sequence[Site] | None = None, statistics: Sequence[str] = ()) -> None:
-        if unknown := [name for name in statistics if name not in STATISTICS]:
+    def __init__(self, model: nn.Module, sites: SiteChoice = "auto", statistics: Iterable[str] = ()) -> None:
+        names = [*STATISTICS] if statistics == "all" else list(dict.fromkeys(statistics))
+        if unknown := [name for name in names if name not in STATISTICS]:
             raise ValueError(f"no statistic {unknown[0]!r}: choose from {', '.join(STATISTICS)}")
         self._hooks = Hooks(model, self._count, self._keep_sites)
-        self._statistics = [STATISTICS[name] for name in dict.fromkeys(statistics)]
-        self._sites = None if sites is None else list(sites)
+        self._statistics = [STATISTICS[name] for name in names]
+        needs = {statistic.needs for statistic in self._statistics}
+        self._needs = {need: need in needs for need in ("relative", "energy", "shared")}
+        self._choice: SiteChoice = sites
+        self._sites = None if sites is None or isinstance(sites, str) else list(sites)
+        self._model = unwrap(model)
         self._counts: dict[str, Tensor] = {}
 
     @property
@@ -57,32 +67,45 @@ class Probe:
         return self._sites
 
     @property
+    def statistics(self) -> tuple[str, ...]:
+        """Names of the statistics counted besides firing."""
+        return tuple(statistic.name for statistic in self._statistics)
+
+    @property
     def num_tokens(self) -> dict[str, int]:
         """Tokens seen by each site, padding left out."""
+        return {name: int(counts[-2]) for name, counts in self._firing().items()}
+
+    @property
+    def num_nan(self) -> dict[str, int]:
+        """NaN entries of each site's activation maps, padding left out: any makes the other numbers doubtful."""
         return {name: int(counts[-1]) for name, counts in self._firing().items()}
 
     @property
     def num_active(self) -> dict[str, float]:
         """Mean number of active neurons per token at each site; nan where no token was seen."""
         return {
-            name: int(counts[:-1].sum()) / int(counts[-1]) if int(counts[-1]) else math.nan
+            name: int(counts[:-2].sum()) / int(counts[-2]) if int(counts[-2]) else math.nan
             for name, counts in self._firing().items()
         }
 
     @property
     def density(self) -> dict[str, float]:
         """Nonzero fraction of each site's activation map, in [0, 1]; nan where no token was seen."""
-        return {name: active / (len(self._counts[name]) - 1) for name, active in self.num_active.items()}
+        return {
+            name: int(counts[:-2].sum()) / (int(counts[-2]) * (len(counts) - 2)) if int(counts[-2]) else math.nan
+            for name, counts in self._firing().items()
+        }
 
     @property
     def firing_rate(self) -> dict[str, Tensor]:
         """Fraction of the tokens at which each neuron was active: float64 of shape [F] per site."""
-        return {name: counts[:-1].double() / counts[-1] for name, counts in self._firing().items()}
+        return {name: counts[:-2].double() / counts[-2] for name, counts in self._firing().items()}
 
     @property
     def never_fired(self) -> dict[str, int]:
         """Neurons of each site that no token seen so far has activated; see `num_tokens` for how many there were."""
-        return {name: int((counts[:-1] == 0).sum()) for name, counts in self._firing().items()}
+        return {name: int((counts[:-2] == 0).sum()) for name, counts in self._firing().items()}
 
     def histogram(self, statistic: str = "active") -> dict[str, Tensor]:
         """Number of tokens for each count from 0 to d_ff, int64 [F + 1] per site; needs that statistic.
@@ -126,23 +149,39 @@ class Probe:
         return {site.name: state[site.name] for site in self.sites}
 
     def _kept(self, statistic: str) -> dict[str, Tensor]:
-        if statistic not in {kept.name for kept in self._statistics}:
+        if statistic not in self.statistics:
             raise ValueError(f"{statistic!r} was not counted: watch(model, statistics=[{statistic!r}])")
         state = self.state()
         return {site.name: state[f"{site.name}/{statistic}"] for site in self.sites}
 
     def state(self) -> dict[str, Tensor]:
-        """The raw counts: per site int64 [F + 1], how often each neuron was active, then the number of tokens.
+        """The raw counts: per site int64 [F + 2], how often each neuron was active, then tokens and NaN entries.
 
-        A statistic's counts are under "site/statistic".
-        These are the live tensors: an in-place sum over ranks (`torch.distributed.all_reduce`) merges the ranks.
+        A statistic's counts are under "site/statistic". These are the live tensors, on the device of the maps.
         """
-        for site in self.sites:
-            self._counts.setdefault(site.name, torch.zeros(site.d_ff + 1, dtype=torch.int64))
-            for statistic in self._statistics:
-                empty = torch.zeros(statistic.shape(site.d_ff), dtype=torch.int64)
-                self._counts.setdefault(f"{site.name}/{statistic.name}", empty)
+        device = next((p.device for p in self._model.parameters()), torch.device("cpu"))
+        with torch.inference_mode(False):  # or reading inside it would leave tensors that cannot count on
+            for site in self.sites:
+                self._on_device(site.name, (site.d_ff + 2,), device, move=False)
+                for statistic in self._statistics:
+                    self._on_device(f"{site.name}/{statistic.name}", statistic.shape(site.d_ff), device, move=False)
         return self._counts
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from the counts of an earlier `state()` of the same sites and statistics, in place of the own ones."""
+        wanted = {name: counts.shape for name, counts in self.state().items()}
+        if wanted != {name: counts.shape for name, counts in state.items()}:
+            raise ValueError("these counts are of other sites or statistics than this probe's")
+        for name, counts in self._counts.items():
+            counts.copy_(state[name])
+
+    def all_reduce(self) -> None:
+        """Add up the counts of all ranks, in place on each: call it on all, once, after the last batch.
+
+        Needs an initialised `torch.distributed` process group; ranks must know the same sites.
+        """
+        for _, counts in sorted(self.state().items()):  # experts may have been met in another order elsewhere
+            torch.distributed.all_reduce(counts)
 
     def merge(self, other: "Probe") -> None:
         """Add the counts of another probe (of another batch, rank or copy of the model)."""
@@ -175,14 +214,25 @@ class Probe:
             "  ".join(c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
             for row in rows
         ]
-        smooth = sorted({site.activation for site in self.sites} - _RELU_LIKE)
+        smooth = sorted({site.activation for site in self.sites} - RELU_LIKE)
         if smooth:
             lines.append(f"note: {', '.join(smooth)}: rarely zero exactly, so density says little")
+        broken = [f"{number} at {name or '(model)'}" for name, number in self.num_nan.items() if number]
+        if broken:
+            lines.append(f"note: NaN entries, counted apart: {', '.join(broken)}")
         return "\n".join(lines)
 
-    def __enter__(self) -> Self:
-        self._hooks.open(self._sites)
+    def attach(self) -> Self:
+        """Begin to count, until `detach`; what `with` does on entering."""
+        self._hooks.open(self._sites if self._sites is not None else self._choice)
         return self
+
+    def detach(self) -> None:
+        """Remove every hook and keep the counts; harmless if none are there."""
+        self._hooks.close(is_error=False)
+
+    def __enter__(self) -> Self:
+        return self.attach()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
@@ -192,23 +242,19 @@ class Probe:
     def _keep_sites(self, sites: list[Site]) -> None:
         self._sites = sites
 
-    def _count(self, site: Site, maps: Maps) -> None:
-        active_TF = (maps.h_BSF != 0).flatten(0, -2)
-        firing = self._on_device(site.name, (site.d_ff + 1,), maps.h_BSF.device)
-        if maps.is_real_BS is None:
-            firing[-1] += len(active_TF)
-        else:
-            is_real_T = maps.is_real_BS.flatten()
-            active_TF &= is_real_T[:, None]
-            firing[-1] += is_real_T.sum()
-        firing[:-1] += active_TF.sum(0)
+    def _count(self, site: Site, h_BSF: Tensor, is_real_BS: Tensor | None) -> None:
+        found = count(h_BSF, is_real_BS, **self._needs)
+        firing = self._on_device(site.name, (site.d_ff + 2,), h_BSF.device)
+        firing[:-2] += found.firing_F
+        firing[-2:] += torch.stack([found.is_real_BS.sum(), found.tokens["nan"].sum()])
         for statistic in self._statistics:
-            kept = self._on_device(f"{site.name}/{statistic.name}", statistic.shape(site.d_ff), maps.h_BSF.device)
-            kept += statistic.count(maps)
+            kept = self._on_device(f"{site.name}/{statistic.name}", statistic.shape(site.d_ff), h_BSF.device)
+            statistic.add(kept, found)
 
-    def _on_device(self, name: str, shape: tuple[int, ...], device: torch.device) -> Tensor:
+    def _on_device(self, name: str, shape: tuple[int, ...], device: torch.device, move: bool = True) -> Tensor:
         counts = self._counts.get(name)
-        if counts is None or counts.device != device:
-            before = 0 if counts is None else counts.to(device)
-            counts = self._counts[name] = torch.zeros(shape, dtype=torch.int64, device=device) + before
+        if counts is None:
+            counts = self._counts[name] = torch.zeros(shape, dtype=torch.int64, device=device)
+        elif move and counts.device != device:
+            counts = self._counts[name] = counts.to(device)
         return counts

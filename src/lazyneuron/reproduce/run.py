@@ -21,7 +21,7 @@ from lazyneuron.reproduce.progress import Display, Progress
 from lazyneuron.reproduce.recipe import Run, Scale, T5Task, Task, Theory, ViTTask, run_config
 from lazyneuron.reproduce.recipes import find_recipes
 from lazyneuron.reproduce.recipes.fig2ab import DIGITS, SMALL_IMAGES
-from lazyneuron.reproduce.stop import stop_signals
+from lazyneuron.stop import stop_signals
 
 
 @dataclass(frozen=True, kw_only=True)

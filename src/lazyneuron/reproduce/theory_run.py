@@ -10,12 +10,11 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 
-from lazyneuron.record import Record, RunFolder, Source
+from lazyneuron.record import Record, RunFolder, Source, device_name
 from lazyneuron.reproduce.progress import Progress
 from lazyneuron.reproduce.recipe import Theory, Training
 from lazyneuron.reproduce.task import build_model, forward, load_batches
 from lazyneuron.reproduce.theory import CASES, CONTROLS, Case, expected_gradient, step0_gradients
-from lazyneuron.reproduce.train import device_name
 from lazyneuron.sites import find_sites, numbered
 
 

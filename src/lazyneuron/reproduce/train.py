@@ -1,7 +1,6 @@
 """One plain training loop on accelerate that measures density as it goes, and resumes bit for bit."""
 
 import math
-import platform
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,12 +13,12 @@ from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
 from lazyneuron.measure import watch
-from lazyneuron.record import LazyneuronError, Record, RunFolder, Source, StoppedError, UsageError
+from lazyneuron.record import LazyneuronError, Record, RunFolder, Source, StoppedError, UsageError, device_name
 from lazyneuron.reproduce.progress import Progress
 from lazyneuron.reproduce.recipe import Training, probe_steps
-from lazyneuron.reproduce.stop import stop_signals
 from lazyneuron.reproduce.task import Batches, build_model, forward, training_batches
 from lazyneuron.sites import Site, find_sites, numbered
+from lazyneuron.stop import stop_signals
 
 
 @dataclass
@@ -102,12 +101,13 @@ class _Trainer:
                 sums += torch.stack([nats.double(), hits.double(), nats.new_tensor(len(labels)).double()])
         nats, hits, count = cast(Tensor, accelerator.reduce(sums, "sum")).tolist()
         place: dict[str, Any] = {"split": split, "step": step, **self._parent}
+        if accelerator.num_processes > 1:
+            probe.all_reduce()
+        density, num_active, tokens = probe.density, probe.num_active, probe.num_tokens
         for stack, layer, site in numbered(self.sites):
-            counts = cast(Tensor, accelerator.reduce(probe.state()[site.name], "sum"))
-            active, tokens = int(counts[:-1].sum()), int(counts[-1])
-            here = {"site": site.name, "stack": stack, "layer": layer, "num_tokens": tokens, **place}
-            yield Record(what="density", value=active / (tokens * site.d_ff), unit="fraction", **here)
-            yield Record(what="num_active", value=active / tokens, unit="neurons/token", **here)
+            here = {"site": site.name, "stack": stack, "layer": layer, "num_tokens": tokens[site.name], **place}
+            yield Record(what="density", value=density[site.name], unit="fraction", **here)
+            yield Record(what="num_active", value=num_active[site.name], unit="neurons/token", **here)
         what = "probe_loss" if split == "train" else "loss"
         yield Record(what=what, value=nats / count, unit="nats", num_tokens=int(count), **place)
         yield Record(what="accuracy", value=hits / count, unit="fraction", num_tokens=int(count), **place)
@@ -212,12 +212,6 @@ def _accelerator(device: str | None) -> Accelerator:
         raise UsageError("there is no CUDA device here (or PyTorch is a CPU build): use --device cpu")
     on_cpu = device == "cpu" or not has_cuda
     return Accelerator(cpu=on_cpu, mixed_precision="no" if on_cpu else "bf16")
-
-
-def device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type} {platform.machine()}"
 
 
 def _optimizer(run: Training, model: nn.Module) -> Optimizer:
