@@ -10,6 +10,7 @@ import lazyneuron
 NAMES = [
     "Cost",
     "LazyneuronError",
+    "Monitor",
     "NoSitesError",
     "PartCost",
     "Probe",
@@ -22,6 +23,8 @@ NAMES = [
     "Verdict",
     "cost",
     "find_sites",
+    "lightning_callback",
+    "trainer_callback",
     "watch",
 ]
 

@@ -5,11 +5,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lazyneuron.measure import Cost, PartCost, Probe, cost, watch
+    from lazyneuron.measure.callbacks import lightning_callback, trainer_callback
+    from lazyneuron.measure.monitor import Monitor
     from lazyneuron.record import LazyneuronError, Record, RunFolder, Source, StoppedError, UsageError, Verdict
     from lazyneuron.sites import NoSitesError, Site, find_sites
 
 _HOMES = {
     "lazyneuron.measure": ("Cost", "PartCost", "Probe", "cost", "watch"),
+    "lazyneuron.measure.callbacks": ("lightning_callback", "trainer_callback"),
+    "lazyneuron.measure.monitor": ("Monitor",),
     "lazyneuron.record": ("LazyneuronError", "Record", "RunFolder", "Source", "StoppedError", "UsageError", "Verdict"),
     "lazyneuron.sites": ("NoSitesError", "Site", "find_sites"),
 }
@@ -18,6 +22,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "Cost",
     "LazyneuronError",
+    "Monitor",
     "NoSitesError",
     "PartCost",
     "Probe",
@@ -30,6 +35,8 @@ __all__ = [
     "Verdict",
     "cost",
     "find_sites",
+    "lightning_callback",
+    "trainer_callback",
     "watch",
 ]
 
