@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     from lazyneuron.record import Verdict
 
 USAGE_FAILED, RUN_FAILED, INTERRUPTED = 2, 1, 130
+_PIPED_WIDTH = 160
 _SCALES = ("smoke", "quick", "laptop", "paper")
 
 _ABOUT = """\
 In a trained Transformer only a few percent of the neurons of each MLP are active for any one token
-("The Lazy Neuron Phenomenon", arXiv 2210.06313). lazyneuron measures that and checks the paper."""
+("The Lazy Neuron Phenomenon", arXiv 2210.06313). lazyneuron measures that in any model and checks the paper."""
 
 _REPRODUCE = """\
 Train the paper's models, measure the density of every activation map on the way, judge the paper's claims
@@ -49,6 +50,30 @@ examples:
 
 Ctrl-C saves; the same command goes on. Results are kept in --out and never computed twice."""
 
+_MEASURE = """\
+How sparse is this model? Finds its MLPs by tracing, runs it over some text or images, counts exactly which
+neurons are active, prints a table and writes records and one HTML page."""
+
+_MEASURE_EXAMPLES = """\
+MODEL is one of
+  a hub id             HuggingFaceTB/SmolLM2-135M
+  a folder             as save_pretrained wrote it
+  a GGUF file          weights.gguf (pip install 'lazyneuron[gguf]')
+  timm:NAME            timm:vit_base_patch16_224 (pip install timm)
+  module.path:function your own: returns (model, inputs), inputs being one batch or an iterable of batches
+
+With no data it uses text (the Python documentation) or images (digits) that are already on the machine; how sparse
+a model is depends on its data, so give it what it was made for.
+
+examples:
+  lazyneuron measure google-t5/t5-small
+  lazyneuron measure ./my-checkpoint --text my-corpus/ --tokens 400000
+  lazyneuron measure google/vit-base-patch16-224 --images photos/ --batch 16
+  lazyneuron measure mine.build:model --sites 'layers\\.[0-3]\\.'
+  lazyneuron report runs/measure-a runs/measure-b        # two models on one page
+
+Ctrl-C keeps what was counted; the same command goes on."""
+
 _REPORT = """\
 Build the HTML page, and each chart as PNG and SVG, from the records of one or several result folders.
 One folder's page goes into it; several are compared on one page."""
@@ -61,8 +86,31 @@ class _HelpFormatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(prog="lazyneuron", description=_ABOUT, version=_version(), formatter_class=_HelpFormatter)
     commands = parser.add_subcommands(required=True, metavar="COMMAND")
+    commands.add_subcommand("measure", _measure_parser(), help="count the active neurons of any model")
     commands.add_subcommand("reproduce", _reproduce_parser(), help="train, measure, judge the paper's claims")
     commands.add_subcommand("report", _report_parser(), help="records to one HTML page; compare runs")
+    return parser
+
+
+def _measure_parser() -> ArgumentParser:
+    parser = ArgumentParser(description=_MEASURE, epilog=_MEASURE_EXAMPLES, formatter_class=_HelpFormatter)
+    parser.add_argument("model", type=str, metavar="MODEL", help="what to measure (see below)")
+    parser.add_argument("--text", type=str | None, help="file, folder of *.txt, hf:NAME[/CONFIG], python")
+    parser.add_argument(
+        "--images", type=str | None, help="image, folder of images, idx folder, hf:NAME, digits, fashion-mnist"
+    )
+    parser.add_argument("--dataset", type=str | None, help="hub data set whose columns give text or images")
+    parser.add_argument("--tokens", type=int, default=20_000, help="stop after so many tokens, padding left out")
+    parser.add_argument("--batch", type=int, default=8, help="sequences or images at a time")
+    parser.add_argument("--length", type=int | None, help="tokens of a text window (default: 512 or the model's most)")
+    parser.add_argument("--sites", type=str, default="auto", help="regular expression on the MLPs' module paths")
+    parser.add_argument("--device", type=str | None, help="cpu, cuda, ... (default: cuda where there is one)")
+    parser.add_argument("--dtype", type=str | None, help="float32, bfloat16, float16 (default: the checkpoint's)")
+    parser.add_argument("--out", type=str | None, help="result folder (default: runs/measure-MODEL)")
+    parser.add_argument("--json", action="store_true", help="print the numbers as JSON, and nothing else")
+    parser.add_argument("--trust-remote-code", action="store_true", help="run code that comes with the checkpoint")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of a failure")
+    parser.add_argument("--config", action="config", help="a YAML file with any of these options")
     return parser
 
 
@@ -101,6 +149,32 @@ def _version() -> str:
         return version("lazyneuron")
     except PackageNotFoundError:
         return "not installed"
+
+
+def _measure(arguments: Namespace) -> None:
+    import json
+
+    from rich.console import Console
+
+    from lazyneuron.measure.command import Options, measure
+    from lazyneuron.measure.terminal import measured_json, measured_table
+    from lazyneuron.report import write_report
+
+    names = ("model", "text", "images", "dataset", "tokens", "batch", "length", "sites", "device", "dtype")
+    chosen: dict[str, Any] = {name: arguments[name] for name in (*names, "trust_remote_code")}
+    console = Console(stderr=arguments.json, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
+    measured = measure(Options(out=Path(arguments.out) if arguments.out else None, **chosen), console)
+    page = write_report([measured.folder], measured.folder / "report.html")
+    if arguments.json:
+        found = {"model": arguments.model, "folder": str(measured.folder), "notes": measured.notes}
+        print(json.dumps(found | {"sites": measured_json(measured.sites, measured.records)}, indent=1))
+    else:
+        console.print(measured_table(measured.sites, measured.records))
+        for note in measured.notes:
+            console.print(f"note: {note}", highlight=False)
+        console.print(f"page: {page}", highlight=False, soft_wrap=True)
+    if measured.stopped:
+        raise measured.stopped
 
 
 def _reproduce(arguments: Namespace) -> None:
@@ -150,7 +224,7 @@ def main() -> None:
     arguments = _parser().parse_args()
     options = arguments[arguments.subcommand]
     try:
-        {"reproduce": _reproduce, "report": _report}[arguments.subcommand](options)
+        {"measure": _measure, "reproduce": _reproduce, "report": _report}[arguments.subcommand](options)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(RUN_FAILED)
