@@ -1,5 +1,6 @@
 """The command line as its user meets it: help, one-line errors and exit codes, Ctrl-C, and the whole of smoke."""
 
+import json
 import os
 import signal
 import subprocess
@@ -101,6 +102,44 @@ def one_class(path: Path) -> list[object]:
     (path / "images/cat").mkdir(parents=True)
     Image.new("RGB", (12, 12)).save(path / "images/cat/1.png")
     return ["fig2ab", "--images", path / "images"]
+
+
+OWN = """
+import torch
+from torch import nn
+
+def build():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 30), nn.ReLU(), nn.Linear(30, 4)), torch.randn(2, 50, 4)
+"""
+
+
+def test_measure_prints_a_table_and_json_and_writes_the_page(tmp_path):
+    (tmp_path / "own.py").write_text(OWN)
+    done = call("measure", "own:build", "--tokens", "100", "--out", "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    density = next(r.value for r in RunFolder(tmp_path / "out").records() if r.what == "density")
+    row = next(line for line in done.stdout.splitlines() if "(model)" in line)
+    assert row.split()[:5] == ["0", "(model)", "relu", "30", f"{100 * density:.2f}"]
+    assert "page: out/report.html" in done.stdout
+    assert "How many neurons of own:build are active?" in (tmp_path / "out/report.html").read_text()
+    again = call("measure", "own:build", "--tokens", "100", "--out", "out", "--json", cwd=tmp_path)
+    assert json.loads(again.stdout)["sites"][0]["density"] == density
+
+
+def test_measure_refuses_in_one_line(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for words, message in (
+        (["no/such/model"], "no model at no/such/model"),
+        (["own:build"], "no module own"),
+        (["gpt2", "--tokens", "0"], "tokens must be 1 or more; got 0"),
+        (["gpt2", "--dtype", "int8"], "no dtype 'int8'"),
+    ):
+        code, line = fails_with(capsys, monkeypatch, "measure", *words)
+        assert code == 2
+        assert message in line
+    assert "examples:" in call("measure", "--help").stdout
 
 
 def missing_text(path: Path) -> list[object]:
