@@ -4,6 +4,7 @@ import os
 import sys
 import traceback
 from argparse import SUPPRESS, RawDescriptionHelpFormatter
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +63,7 @@ MODEL is one of
   timm:NAME            timm:vit_base_patch16_224 (pip install timm)
   module.path:function your own: returns (model, inputs), inputs being one batch or an iterable of batches
 
+Padding is told by an attention_mask among the inputs; without one every position counts.
 With no data it uses text (the Python documentation) or images (digits) that are already on the machine; how sparse
 a model is depends on its data, so give it what it was made for.
 
@@ -162,8 +164,10 @@ def _measure(arguments: Namespace) -> None:
 
     names = ("model", "text", "images", "dataset", "tokens", "batch", "length", "sites", "device", "dtype")
     chosen: dict[str, Any] = {name: arguments[name] for name in (*names, "trust_remote_code")}
-    console = Console(stderr=arguments.json, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
-    measured = measure(Options(out=Path(arguments.out) if arguments.out else None, **chosen), console)
+    with redirect_stdout(sys.stderr) if arguments.json else nullcontext():  # the user's own code may print
+        options = Options(out=Path(arguments.out) if arguments.out else None, **chosen)
+        measured = measure(options, Console(stderr=True))
+    console = Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH)
     page = write_report([measured.folder], measured.folder / "report.html")
     if arguments.json:
         found = {"model": arguments.model, "folder": str(measured.folder), "notes": measured.notes}
@@ -239,7 +243,7 @@ def _line(error: BaseException) -> str:
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror or error}: make it writable or make room, then run again to go on"
-    return str(error) or "stopped; the same command goes on from the last checkpoint"
+    return str(error) or "stopped; the same command goes on"
 
 
 def _exit_code(error: BaseException) -> int:

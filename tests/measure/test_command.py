@@ -29,6 +29,7 @@ class Block(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.up, self.down, self.seen = nn.Linear(6, 40), nn.Linear(40, 6), []
+        self.up.bias.data[3] += float(os.environ.get("BIAS", 0))
 
     def forward(self, x, attention_mask=None):
         self.seen.append(x)
@@ -120,6 +121,10 @@ def test_what_is_done_is_read_and_what_was_stopped_goes_on(own, console, monkeyp
     again = measure(own("build"), console)
     assert again.records == whole.records
     assert "was measured before" in again.notes[1]
+    monkeypatch.setenv("BIAS", "9")
+    with pytest.raises(UsageError, match=r"another config \(fingerprint differ\)"):
+        measure(own("build"), console)  # the same name, other weights
+    monkeypatch.delenv("BIAS")
     before = signal.getsignal(signal.SIGINT)
     monkeypatch.setenv("STOP_AT", "4")  # the first call traces the model
     part = measure(own("build", out="parted"), console)
@@ -157,6 +162,15 @@ def test_bad_input_is_told_in_one_line(own, console):
         own("build", tokens=0)
     with pytest.raises(UsageError, match="holds a run with another config"):
         measure(own("build", tokens=30, out="broken"), console)
+
+
+@pytest.mark.parametrize(
+    ("model", "title"),
+    [("gpt2", "gpt2"), ("org/name", "name"), ("mine.build:model", "mine.build:model"), (".", "model"), ("/", "model")],
+)
+def test_the_short_name_and_the_folder(model, title):
+    assert Options(model=model).title == title
+    assert Options(model=model).folder == Path("runs") / f"measure-{title.replace(':', '-')}"
 
 
 def test_a_hugging_face_folder_with_its_class_token(tmp_path, console):

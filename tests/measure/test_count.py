@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from lazyneuron.measure.count import PER_TOKEN, _count_rows, by_chunks, count, count_map
 from lazyneuron.measure.count_numba import count_rows
@@ -57,6 +60,7 @@ def test_counts_are_those_of_a_loop(kernel, kind):
     assert found["nan"] == [0] * 60
     largest = [np.float32(0.01) * abs(row).max() for row in rows]
     assert found["relative"] == [int(((abs(r) >= at) & (r != 0)).sum()) for r, at in zip(rows, largest, strict=True)]
+    assert found["positive"] == [int((row > 0).sum()) for row in rows]
     assert found["energy_90"] == [holding(row, 0.9) for row in rows]
     assert found["energy_99"] == [holding(row, 0.99) for row in rows]
     pairs = [int(((a != 0) & (b != 0)).sum()) for a, b in itertools.pairwise(rows)]
@@ -80,7 +84,7 @@ def test_kernel_and_reference_agree_and_chunks_do_not_matter(kind, shape, dtype)
     assert torch.equal(tokens, whole[1])
     for wanted in itertools.product([False, True], repeat=3):
         firing, tokens = count_map(h, is_real, *wanted)
-        kept = torch.tensor([True, True, wanted[0], wanted[1], wanted[1], wanted[2]])
+        kept = torch.tensor([True, True, wanted[0], wanted[0], wanted[1], wanted[1], wanted[2]])
         assert torch.equal(firing, whole[0])
         assert torch.equal(tokens, whole[1] * kept[:, None, None])
 
@@ -110,6 +114,34 @@ def test_torch_keeps_its_number_of_threads():
     assert done.stdout == "1\n"
 
 
+class Allocated(TorchDispatchMode):
+    """Sums the bytes of every new tensor that operators give back."""
+
+    num_bytes = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        old = {x.untyped_storage()._cdata for x in tree_leaves(args) if isinstance(x, Tensor)}
+        new = {x.untyped_storage() for x in tree_leaves(out) if isinstance(x, Tensor)}
+        self.num_bytes += sum(storage.nbytes() for storage in new if storage._cdata not in old)
+        return out
+
+
+def test_counting_takes_less_memory_than_the_bits_of_the_map():
+    """All that it allocates, of torch's and of NumPy's, for all statistics, in float32."""
+    h = torch.relu(torch.randn(8, 197, 3072))
+    is_real = torch.ones(8, 197, dtype=torch.bool)
+    with Allocated():  # compiled and loaded by now
+        by_chunks(h, is_real, True, True, True, h.numel(), count_rows)
+    tracemalloc.start()
+    with Allocated() as torchs:
+        by_chunks(h, is_real, True, True, True, h.numel(), count_rows)
+    _, numpys = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert 0 < torchs.num_bytes
+    assert torchs.num_bytes + numpys < h.numel() / 8
+
+
 @settings(deadline=None)
 @given(st.integers(0, 40), st.sampled_from([1e-30, 1.0, 1e30]))
 def test_equal_entries_are_taken_one_by_one_at_any_scale(active, scale):
@@ -128,6 +160,7 @@ def test_broken_entries():
         assert found["active"] == [2, 3, 0]
         assert found["nan"] == [1, 0, 3]
         assert found["relative"] == [2, 2, 0]
+        assert found["positive"] == [2, 2, 0]
         assert found["energy_90"] == [2, 1, 0]
 
 

@@ -1,16 +1,19 @@
 """`lazyneuron measure`: a model by name, data to run it on, and its counts as records."""
 
+import hashlib
 import itertools
 import re
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from lazyneuron.measure.records import probe_records
 from lazyneuron.measure.terminal import token_bar
@@ -52,8 +55,14 @@ class Options:
                 raise UsageError(f"{name} must be 1 or more; got {getattr(self, name)}")
 
     @property
+    def title(self) -> str:
+        """A short name: the last part of a path, with the one before it where the last says little."""
+        parts = [part for part in re.split(r"[/\\]", self.model) if part not in ("", ".", "..")] or ["model"]
+        return "/".join(parts[-2:] if Path(self.model).exists() and len(parts[-1]) < 8 else parts[-1:])
+
+    @property
     def folder(self) -> Path:
-        stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", self.model.rstrip("/")).strip(".-")[-60:] or "model"
+        stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", self.title).strip(".-") or "model"
         return self.out or Path("runs") / f"measure-{stem}"
 
     @property
@@ -65,6 +74,7 @@ class Options:
                 words += [f"--{name}", str(value)]
         words += ["--tokens", str(self.tokens), "--batch", str(self.batch)]
         words += ["--sites", self.sites] if self.sites != "auto" else []
+        words += ["--out", str(self.out)] if self.out else []
         return shlex.join(words + ["--trust-remote-code"] * self.trust_remote_code)
 
 
@@ -100,8 +110,10 @@ def measure(options: Options, console: Console) -> Measured:
         first = next(data)
         sites = _sites(loaded, first, options.sites)
     class_token_in = _class_token(loaded)
-    folder = RunFolder(options.folder, _config(options, loaded, about, sites))
+    folder = RunFolder(options.folder, _config(options, loaded, about, sites) | {"fingerprint": _print(loaded, first)})
     notes = [*loaded.notes, f"data: {about}"]
+    if loaded.kind == "own" and _has_ids_without_mask(first):
+        notes.append("no attention_mask among the inputs: every position counts as a token, padding too")
     if folder.is_done():
         notes.append(f"{folder.path} was measured before: its records are shown")
         return Measured(folder.path, folder.records(), sites, notes + _warnings(folder.records(), sites))
@@ -161,6 +173,7 @@ def _config(options: Options, loaded: Loaded, about: str, sites: list[Site]) -> 
     return {
         "name": "measure",
         "model": options.model,
+        "title": options.title,
         "kind": loaded.kind,
         "data": about,
         "tokens": options.tokens,
@@ -170,6 +183,25 @@ def _config(options: Options, loaded: Loaded, about: str, sites: list[Site]) -> 
         "command": options.command,
         "sites": table,
     }
+
+
+def _print(loaded: Loaded, first: Inputs) -> str:
+    """What tells this model and data from others of the same name: of every weight's bits, and of the first batch."""
+    found = hashlib.sha256()
+    for name, tensor in [*loaded.model.state_dict().items(), *enumerate(tree_leaves(first))]:
+        if not isinstance(tensor, Tensor):
+            found.update(f"{name} {tensor!r}".encode())
+            continue
+        data = tensor.detach().contiguous().flatten().view(torch.uint8)
+        whole = data[: data.numel() // 8 * 8].view(torch.int64)
+        numbers = whole.sum().item(), whole[::3].sum().item(), data[whole.numel() * 8 :].tolist()
+        found.update(f"{name} {tuple(tensor.shape)} {numbers}".encode())
+    return found.hexdigest()[:16]
+
+
+def _has_ids_without_mask(first: Inputs) -> bool:
+    names = list(first) if isinstance(first, Mapping) else []
+    return bool(names) and "input_ids" in names and "attention_mask" not in names
 
 
 def _run(
@@ -183,7 +215,7 @@ def _run(
         folder.log(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} goes on after {num_batches} batches")
     extra = _savings(loaded)
     with stop_signals() as stops, token_bar(console) as bar, torch.inference_mode(), probe:
-        task = bar.add_task(options.model, total=options.tokens)
+        task = bar.add_task(options.title[-30:], total=options.tokens)
         saved = told = time.monotonic()
         for batch in itertools.islice(data, num_batches, None):
             seen = max(probe.num_tokens.values())
@@ -197,7 +229,7 @@ def _run(
             seen = max(probe.num_tokens.values())
             bar.update(task, completed=min(seen, options.tokens))
             now = time.monotonic()
-            if not console.is_terminal and now - told > _SECONDS_BETWEEN_LINES:
+            if not console.is_terminal and now - told > _SECONDS_BETWEEN_LINES and seen < options.tokens:
                 told = now
                 console.print(f"{options.model} {seen:,}/{options.tokens:,} tokens", highlight=False, soft_wrap=True)
             if now - saved > _SECONDS_BETWEEN_CHECKPOINTS:
@@ -235,9 +267,10 @@ def _class_token(loaded: Loaded) -> str | None:
 
 def _keep(probe: Probe, folder: RunFolder) -> None:
     """Every neuron's counts, exact, beside the records: `counts.safetensors`, named as in `Probe.state`."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    save_file({name: counts.cpu() for name, counts in probe.state().items()}, folder.path / "counts.safetensors")
+    counts = {name: counts.cpu() for name, counts in probe.state().items()}
+    (folder.path / "counts.safetensors").write_bytes(save(counts))
     for checkpoint in folder.checkpoints():
         checkpoint.unlink()
 

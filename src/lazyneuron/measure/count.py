@@ -9,7 +9,7 @@ from torch.nn.functional import pad
 
 RELATIVE_THRESHOLD = 0.01
 _ENTRIES_AT_A_TIME = 2**22
-PER_TOKEN = ("active", "nan", "relative", "energy_90", "energy_99", "shared")
+PER_TOKEN = ("active", "nan", "relative", "positive", "energy_90", "energy_99", "shared")
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,13 @@ def count(h_BSF: Tensor, is_real_BS: Tensor | None, *, relative: bool, energy: b
 
 @torch.library.custom_op("lazyneuron::count_map", mutates_args=())
 def count_map(h_BSF: Tensor, is_real_BS: Tensor, relative: bool, energy: bool, shared: bool) -> tuple[Tensor, Tensor]:
-    """How often each neuron is active, int64 [F], and per token the counts of `PER_TOKEN`, int64 [6, B, S].
+    """How often each neuron is active, int64 [F], and per token the counts of `PER_TOKEN`, int64 [7, B, S].
 
     active: strictly nonzero entries. nan: NaN entries, which enter no other count. relative: entries of at least 1 % of
-    the token's largest magnitude. energy_90, energy_99: the fewest entries that hold that share of the token's energy
-    (sum of squares, in float64), 0 for a token of zeros. shared: neurons active at this token and at the one before it
-    in its sequence, 0 at the first and beside padding. At padding all are 0, as are those not asked for.
+    the token's largest magnitude; with it, positive: entries above zero. energy_90, energy_99: the fewest entries that
+    hold that share of the token's energy (sum of squares, in float64), 0 for a token of zeros. shared: neurons active
+    at this token and at the one before it in its sequence, 0 at the first and beside padding. At padding all are 0, as
+    are those not asked for.
     """
     _check(h_BSF, is_real_BS)
     return by_chunks(h_BSF, is_real_BS, relative, energy, shared, _ENTRIES_AT_A_TIME, _count_rows)
@@ -115,6 +116,7 @@ def _count_rows(
     if relative:
         threshold_T1 = RELATIVE_THRESHOLD * size_TF.amax(1, keepdim=True)
         counts["relative"] = (active_TF & (size_TF >= threshold_T1)).sum(1)
+        counts["positive"] = (h_RF[lead:] > 0).sum(1)
     if energy:
         held_TF = size_TF.double().square_().sort(1, descending=True).values.cumsum_(1)
         for name, share in (("energy_90", 0.90), ("energy_99", 0.99)):

@@ -26,7 +26,7 @@ _start.join()
 def count_rows(
     h_RF: Tensor, is_real_T: Tensor, is_pair_T: Tensor, lead: int, relative: bool, energy: bool, shared: bool
 ) -> tuple[Tensor, Tensor]:
-    """As `count.by_chunks` wants it: fp32 rows in, counts [F] and [6, T] out, on as many threads as torch uses."""
+    """As `count.by_chunks` wants it: fp32 rows in, counts [F] and [7, T] out, on as many threads as torch uses."""
     num_rows, d_ff = len(is_real_T), h_RF.shape[1]
     before = numba.get_num_threads()
     num_threads = max(1, min(torch.get_num_threads(), before, num_rows * d_ff // _ENTRIES_PER_THREAD))
@@ -73,10 +73,11 @@ def _count_all(lead, h_RF, is_real_T, is_pair_T, firing_PF, tokens_CT, bits_RF, 
             largest = _largest(bits)
             if relative:
                 tokens_CT[2, t] = _at_least(row, _THRESHOLD * np.int32(largest).view(np.float32))
+                tokens_CT[3, t] = _positive(row)
             if energy and largest > 0:
-                tokens_CT[3, t], tokens_CT[4, t] = _holding(row, bits, largest, sums, sizes, kept)
+                tokens_CT[4, t], tokens_CT[5, t] = _holding(row, bits, largest, sums, sizes, kept)
             if shared and is_pair_T[t]:
-                tokens_CT[5, t] = _shared(row, h_RF[lead + t - 1])
+                tokens_CT[6, t] = _shared(row, h_RF[lead + t - 1])
 
 
 @njit(cache=True, nogil=True, fastmath=_SUMS)
@@ -104,6 +105,14 @@ def _at_least(row, threshold):
     found = np.int32(0)
     for f in range(len(row)):
         found += np.int32(abs(row[f]) >= threshold) & np.int32(abs(row[f]) > 0)
+    return found
+
+
+@njit(cache=True, nogil=True)
+def _positive(row):
+    found = np.int32(0)
+    for f in range(len(row)):
+        found += np.int32(row[f] > 0)
     return found
 
 

@@ -50,7 +50,7 @@ def probe_records(
                 yield Record(what="num_active_quantile", value=number, unit="neurons", x=q, **here)
             for x, value in _bins(histograms["active"][key]):
                 yield Record(what="token_share", value=value, unit="fraction", x=x, **here)
-        for name in ("relative", "energy_90", "energy_99"):
+        for name in ("relative", "positive", "energy_90", "energy_99"):
             if name in shares:
                 what = "density_relative" if name == "relative" else name
                 yield Record(what=what, value=shares[name][key], unit="fraction", **here)

@@ -55,13 +55,14 @@ STATISTICS = {
     for statistic in (
         _histogram("active"),
         _histogram("relative", "relative"),
+        _histogram("positive", "relative"),
         _histogram("energy_90", "energy"),
         _histogram("energy_99", "energy"),
         Statistic("position", "", lambda d_ff: (MAX_POSITIONS, 2), _by_position),
         Statistic("overlap", "shared", lambda d_ff: (2,), _overlap),
     )
 }
-HISTOGRAMS = ("active", "relative", "energy_90", "energy_99")
+HISTOGRAMS = ("active", "relative", "positive", "energy_90", "energy_99")
 
 
 def quantile(histogram: Tensor, q: float) -> int:

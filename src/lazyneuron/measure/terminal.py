@@ -33,11 +33,11 @@ def measured_table(sites: Sequence[Site], records: Sequence[Record]) -> Table:
     layers = {r.site: f"{r.stack} {r.layer}".strip() for r in records}
     has_class_token = any(what == "density_class_token" for _, what, _ in found)
     tokens = max((r.num_tokens or 0 for r in records), default=0)
-    caption = "% of the d_ff neurons: those active, and the fewest that hold 90 % of a token's energy"
+    caption = "density: active neurons; energy: the fewest that hold 90 % of it; both in % of d_ff"
     table = Table(title=f"Activation maps of {tokens:,} tokens", caption=caption, box=box.SIMPLE_HEAD)
-    table.padding, table.show_edge = (0, 1, 0, 0), False
-    left, right = ["layer", "site", "activation"], ["d_ff", "density\n%", "median", "99th\npct", "never\nfired"]
-    right += ["90 % of\nenergy", *(["class\n%", "patch\n%"] * has_class_token)]
+    table.padding, table.show_edge, table.caption_justify = (0, 1, 0, 0), False, "left"
+    left, right = ["layer", "site", "activation"], ["d_ff", "density\n%", "median", "99th\npct", "never\nactive"]
+    right += ["energy\n%", *(["class\n%", "patch\n%"] * has_class_token)]
     for name in left:
         table.add_column(name, overflow="fold", min_width=len(name))
     for name in right:

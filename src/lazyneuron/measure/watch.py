@@ -32,8 +32,9 @@ def watch(model: nn.Module, sites: SiteChoice = "auto", statistics: Iterable[str
 
     How often each neuron fires is always counted. `statistics` adds, from cheap to dear: "active" (histogram of active
     neurons per token), "position" (density by place in the sequence), "overlap" (neurons that neighbouring tokens
-    share), "relative" (entries of at least 1 % of the token's largest), "energy_90" and "energy_99" (fewest neurons
-    that hold that share of a token's energy); "all" is all of these. They are exact integer counts of size O(d_ff),
+    share), "relative" (entries of at least 1 % of the token's largest), "positive" (entries above zero: what a ReLU in
+    place of a GELU would about keep), "energy_90" and "energy_99" (fewest neurons that hold that share of a token's
+    energy); "all" is all of these. They are exact integer counts of size O(d_ff),
     kept on the model's device.
     """
     return Probe(model, sites, statistics)
@@ -63,7 +64,10 @@ class Probe:
     def sites(self) -> list[Site]:
         """The watched sites; RuntimeError before they are known."""
         if self._sites is None:
-            raise RuntimeError("no site is known yet: call the model inside `with watch(model) as probe:` first")
+            raise RuntimeError(
+                "no site is known yet: the model's own forward was not called inside the watch; call it, watch the "
+                "part that is called, or pass sites=[Site(...)]"
+            )
         return self._sites
 
     @property
@@ -110,7 +114,7 @@ class Probe:
     def histogram(self, statistic: str = "active") -> dict[str, Tensor]:
         """Number of tokens for each count from 0 to d_ff, int64 [F + 1] per site; needs that statistic.
 
-        `statistic` is "active", "relative", "energy_90" or "energy_99".
+        `statistic` is "active", "relative", "positive", "energy_90" or "energy_99".
         """
         if statistic not in HISTOGRAMS:
             raise ValueError(f"{statistic!r} is no histogram: choose from {', '.join(HISTOGRAMS)}")

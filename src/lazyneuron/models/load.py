@@ -108,6 +108,8 @@ def _checkpoint(name: str, trust_remote_code: bool) -> Checkpoint:
         if importlib.util.find_spec("gguf") is None:
             raise UsageError(f"{name} needs the reader of GGUF files: pip install gguf")
         return Checkpoint(name, str(path.parent), gguf_file=path.name)
+    if path.suffix == ".py":
+        raise UsageError(f"{name} is a Python file: name the function in it, as in {path.stem}:build")
     if path.is_file():
         raise UsageError(f"{name} is a lone file, and weights alone are no model: {_ACCEPTED}")
     if not _HUB_ID.fullmatch(name) or path.suffix in _FILE_SUFFIXES:
