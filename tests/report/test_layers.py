@@ -95,5 +95,32 @@ def test_zeros_have_a_place_of_their_own_at_the_foot_of_a_logarithmic_axis(value
     assert rest.startswith("'never' :")
 
 
+@pytest.mark.parametrize(
+    ("values", "top"),
+    [
+        ([8.8, 6], 10),
+        ([12.0], 20),
+        ([50, 3], 50),
+        ([51], 100),
+        ([100], 100),
+        ([0.003], 0.005),
+        ([0, None], 100),
+        ([], 100),
+    ],
+)
+def test_an_axis_may_end_at_the_next_round_number(values: list[float | None], top: float) -> None:
+    assert layers.nice_top(values) == top
+    low, high = layers.log_axis(values, "share", top=layers.nice_top(values)).to_dict()["scale"]["domain"]
+    assert high == top
+    assert low <= high / 5
+
+
+def test_a_gated_activation_says_so(measured: Measured) -> None:
+    run = measured(activation="silu")
+    sites = [site | {"is_gated": site["name"] != "model.1.mlp"} for site in run.config["sites"]]
+    found = layers.layers_of(replace(run, config=run.config | {"sites": sites}))
+    assert [layer.activation for layer in found] == ["gated silu", "silu", "gated silu"]
+
+
 def test_a_count_has_an_axis_of_its_own_size() -> None:
     assert layers.log_axis([30, 7000], "neurons", top=10000).to_dict()["scale"]["domain"] == [20, 10000]

@@ -1,7 +1,8 @@
 """Charts of measured models draw every layer and every number, zeros too, and nothing that was not measured."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -113,7 +114,7 @@ def test_counts_per_token_are_a_histogram_per_layer_in_percent_of_its_neurons(me
             "empty bins at the end are cut, the edge is kept"
         )
         heights = [row["row"] - top for top in row["top"]]
-        assert heights == pytest.approx([1.6 * 0.1 / 0.5, 1.6, 1.6 * 0.4 / 0.5, 0], abs=1e-4)
+        assert heights == pytest.approx([0.9 * 0.1 / 0.5, 0.9, 0.9 * 0.4 / 0.5, 0], abs=1e-4)
         assert (row["low"], row["median"], row["high"]) == pytest.approx((0.25, 12.5, 24.75))
         assert row["said_median"] == "8 of 64 neurons"
     x = encoding(figure, 0)["x"]
@@ -127,6 +128,51 @@ def test_histograms_of_many_layers_still_fit_a_screen_or_two(measured: Measured,
     figure = measure_charts.active_per_token(measured(stacks={"": num_layers}), "x")
     assert figure is not None
     assert 14 * num_layers <= figure.spec["concat"][0]["height"] <= 1000
+
+
+@pytest.mark.parametrize(("num_layers", "peak"), [(2, 0.9), (4, 0.9), (8, 1.2), (9, 1.6)])
+def test_histograms_of_few_layers_do_not_overlap_and_are_high(
+    measured: Measured, data: Data, num_layers: int, peak: float
+) -> None:
+    figure = measure_charts.active_per_token(measured(stacks={"": num_layers}), "x")
+    assert max(row["row"] - top for row in data(figure) for top in row["top"]) == pytest.approx(peak)
+    assert figure is not None
+    assert figure.spec["concat"][0]["height"] >= 220
+    y = encoding(figure, 0)["y"]
+    assert y["scale"]["domain"][1] < -peak
+    assert y["axis"]["titlePadding"] > 10
+
+
+@pytest.mark.parametrize("last", [0.004, 0.3, 3.7, 19, 23, 55, 100])
+def test_each_gridline_of_a_square_root_axis_has_room_for_its_label(measured: Measured, last: float) -> None:
+    run = measured(d_ff=10_000)
+    keep = [r for r in run.records if r.what != "token_share"]
+    wide = [replace(r, value=last * 100) if r.what == "num_active_quantile" else r for r in keep]
+    ticks = encoding(measure_charts.active_per_token(replace(run, records=wide), "x"), 0)["x"]["axis"]["values"]
+    places = [(tick / last) ** 0.5 for tick in ticks]
+    assert len(ticks) >= 4
+    assert places[0] == 0
+    assert min(after - before for before, after in pairwise(places)) >= 0.08
+
+
+def with_positive(run: Run, layers: Sequence[int] = (0, 1, 2)) -> Run:
+    more = [replace(r, what="positive", value=0.4) for r in run.pick("density") if r.layer in layers]
+    return replace(run, records=[*run.records, *more])
+
+
+@pytest.mark.parametrize(
+    ("activation", "is_drawn"), [("gelu", True), ("silu", True), ("relu", False), ("relu^2", False), ("", True)]
+)
+def test_the_share_above_zero_is_drawn_of_smooth_activations_alone(
+    measured: Measured, data: Data, activation: str, is_drawn: bool
+) -> None:
+    run = with_positive(measured(activation=activation, density=0.97))
+    rows = data(measure_charts.shares_by_layer(run, "x"))
+    found = [row["value"] for row in rows if row["counted"] == "are above zero"]
+    assert found == [40.0] * 3 * is_drawn
+    few = [replace(r, value=0.1) if r.what == "density" else r for r in run.records]
+    rows = data(measure_charts.shares_by_layer(replace(run, records=few), "x"))
+    assert any(row["counted"] == "are above zero" for row in rows) == (is_drawn and bool(activation))
 
 
 def test_quantiles_alone_and_histograms_alone_are_drawn(measured: Measured, data: Data) -> None:

@@ -1,6 +1,7 @@
 """The page of measured models, in a real browser: every layer drawn, no claim made, and readable by everyone."""
 
 import itertools
+import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,6 +20,12 @@ HOSTILE = "</script><img src=x onerror=\"document.title='broken'\">"
 
 def marks(page: Any, figure: str, kind: str) -> int:
     return page.locator(f"#{figure} .mark-{kind}.role-mark path").count()
+
+
+def told(path: Path, **changes: Any) -> None:
+    """Change the config of a result folder."""
+    file = path / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
 
 def story(out: Path) -> str:
@@ -75,7 +82,7 @@ def test_the_table_can_be_read_with_a_keyboard_and_by_a_screen_reader(report: Pa
     assert region.locator("tbody tr").count() == 5
     assert region.locator("tbody th[scope=row]").all_inner_texts() == ["0", "1", "0", "1", "2"]
     assert region.locator("tfoot tr").count() == 2
-    assert region.locator("thead th").count() == region.locator("tbody tr").first.locator("td, th").count() == 15
+    assert region.locator("thead th").count() == region.locator("tbody tr").first.locator("td, th").count() == 12
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     boxes = "[...document.querySelectorAll('.chart')].map((box) => box.scrollWidth - box.clientWidth)"
     assert max(page.evaluate(boxes)) <= 0
@@ -197,6 +204,73 @@ def test_a_measurement_without_records_says_so(tmp_path: Path, make_measured: Ma
     page = open_page(write_report([path], tmp_path / "report.html"))
     assert page.locator(".chart").count() == 0
     assert "holds no records yet" in page.inner_text("#model-new .warning")
+
+
+LONG = "tests.test_real_models:" + "antibodies_without_a_space" * 2
+
+
+@pytest.mark.parametrize("title", [None, "minilm/model", LONG])
+def test_the_title_names_the_model_and_the_folder_is_named_where_it_differs(
+    tmp_path: Path, make_measured: Make, open_page: Open, title: str | None
+) -> None:
+    path = make_measured(tmp_path / "minilm", "/somewhere/else/model", positions=20)
+    told(path, title=title)
+    page = open_page(write_report([path], tmp_path / "report.html"), width=390)
+    name = title or "model"
+    assert page.locator("h1").inner_text() == f"How many neurons of {name} are active?"
+    assert page.title() == f"Lazy neurons: {name}"
+    assert page.locator("header .note", has_text="result folder minilm").count() == 1
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+@pytest.mark.parametrize("name", ["t5-small", "measure-t5-small"])
+def test_a_folder_that_has_the_models_name_is_not_named_again(tmp_path: Path, make_measured: Make, name: str) -> None:
+    path = make_measured(tmp_path / name, "google/t5-small")
+    assert "esult folder t5" not in story(write_report([path], tmp_path / "report.html"))
+
+
+def test_several_folders_are_named_beside_their_models(tmp_path: Path, make_measured: Make, open_page: Open) -> None:
+    paths = [make_measured(tmp_path / name, f"org/{name.upper()}x") for name in "ab"]
+    page = open_page(write_report(paths, tmp_path / "report.html"))
+    assert page.locator("header .note").inner_text() == "Result folders: a (Ax), b (Bx)"
+    assert page.locator("main section > .note", has_text="result folder b").count() == 1
+
+
+def test_tables_of_stacks_and_of_several_models_fit_the_page(
+    tmp_path: Path, make_measured: Make, open_page: Open
+) -> None:
+    paths = [make_measured(tmp_path / "both", "org/both", {"encoder": 2, "decoder": 2})]
+    paths += [make_measured(tmp_path / n, LONG + n, {"": 30}, activation="silu", density=0.9999) for n in ("x", "y")]
+    for path in paths:
+        sites = json.loads((path / "config.json").read_text())["sites"]
+        told(path, sites=[site | {"is_gated": True, "d_ff": 11_008} for site in sites])
+    folder = RunFolder(paths[0])
+    lengthened = {r.site: f"{r.site.removesuffix('.mlp')}.positionwise_feedforward" for r in folder.records()}
+    told(paths[0], sites=[{"name": name, "activation": "relu", "d_ff": 512} for name in lengthened.values()])
+    text = (paths[0] / "records.jsonl").read_text()
+    for short, long in lengthened.items():
+        text = text.replace(short, long)
+    (paths[0] / "records.jsonl").write_text(text)
+    page = open_page(write_report(paths, tmp_path / "report.html"))
+    over = "[...document.querySelectorAll('.table')].map((box) => box.scrollWidth - box.clientWidth)"
+    assert max(page.evaluate(over)) <= 0
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1200
+    code = page.locator("#model-both tbody code").first
+    assert code.inner_text() == "encoder.0.positio…dforward"
+    assert code.get_attribute("title") == "encoder.0.positionwise_feedforward"
+    assert page.locator("#model-both thead th").last.inner_text() == "site"
+
+
+def test_a_long_command_is_wrapped(tmp_path: Path, make_measured: Make, open_page: Open) -> None:
+    path = make_measured(tmp_path / "long", "/lib/site-packages/" * 20 + "model")
+    page = open_page(write_report([path], tmp_path / "report.html"))
+    over = "[...document.querySelectorAll('pre')].map((box) => box.scrollWidth - box.clientWidth)"
+    assert max(page.evaluate(over)) <= 0
+
+
+def test_one_word_for_neurons_that_were_not_active(report: Path) -> None:
+    assert "were never active" in story(report)
+    assert not re.search(r"fired|for no token", story(report))
 
 
 def test_names_that_are_code_are_shown_as_text(tmp_path: Path, make_measured: Make, open_page: Open) -> None:

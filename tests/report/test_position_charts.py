@@ -102,6 +102,15 @@ def test_a_density_of_zero_has_a_colour_and_a_place(measured: Measured, data: Da
     assert 0 < low < high
 
 
+@pytest.mark.parametrize(("density", "domain"), [(0.03, [2, 10]), (0.0003, [0.02, 0.1]), (0.4, [20, 100])])
+def test_the_axis_of_small_densities_does_not_reach_all(
+    measured: Measured, density: float, domain: list[float]
+) -> None:
+    figure = position_charts.density_by_position(measured(density=density), "x")
+    assert figure is not None
+    assert figure.spec["concat"][0]["layer"][0]["encoding"]["y"]["scale"]["domain"] == pytest.approx(domain)
+
+
 def test_a_layer_without_positions_is_left_out(measured: Measured, data: Data) -> None:
     run = measured()
     some = [r for r in run.records if r.what != "density_by_position" or r.layer == 2]

@@ -94,6 +94,28 @@ def test_numbers(value: float | None, shown: str) -> None:
     assert tables.number(value) == shown
 
 
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (None, "n/a"), (0.0, "0"), (0.1, "10"), (0.99, "99"),
+        (0.9994, "99.9"), (0.9996, "99.96"), (0.99996, "over 99.99"),
+        (1 - 1e-9, "over 99.99"), (1.0, "100"), (1 - 1e-15, "100"), (0.000123, "0.0123"),
+    ],
+)  # fmt: skip
+def test_what_is_not_all_does_not_read_100_percent(value: float | None, shown: str) -> None:
+    assert tables.percent(value) == (shown if value is None else f"{shown}\u00a0%")
+
+
+@pytest.mark.parametrize("text", ["layers.0", "x" * 26, "decoder.layers.11.positionwise_feedforward"])
+def test_a_long_path_loses_its_middle(text: str) -> None:
+    short = tables.shortened(text)
+    assert len(short) == min(26, len(text))
+    head, _, tail = short.partition("…")
+    assert text.startswith(head)
+    assert text.endswith(tail)
+    assert "decoder.layers.11" in short or len(text) <= 26
+
+
 def test_provenance_names_each_source_once(runs: dict[str, Run]) -> None:
     made = tables.provenance(runs["t5"])
     assert made["num_records"] == len(runs["t5"].records)

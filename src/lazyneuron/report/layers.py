@@ -15,6 +15,7 @@ NEARLY_ALL = 0.99
 PLAIN = "format(datum.value, '~g')"
 _WIDE = 600
 _STACKS = ["encoder", "decoder"]
+_NOT_RELU = ("leaky", "prelu", "rrelu")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,10 +62,11 @@ def layers_of(run: Run) -> list[Layer]:
             elif math.isfinite(record.value):
                 numbers[record.what] = record.value
         site, row = sites.get(name, {}), sum(other.stack == stack for other in found)
+        activation = " ".join(filter(None, ["gated" if site.get("is_gated") else "", str(site.get("activation", ""))]))
         size = round(numbers.get("num_active", 0) / density) if (density := numbers.get("density")) else None
         layer = Layer(
             stack=stack, layer=row if number is None else number, row=row, site=name,
-            activation=str(site.get("activation", "")), d_ff=site.get("d_ff", size),
+            activation=activation, d_ff=site.get("d_ff", size),
             num_tokens=by_place[place][-1].num_tokens, numbers=numbers,
             curves={what: sorted(curve.items()) for what, curve in curves.items()},
         )  # fmt: skip
@@ -76,6 +78,22 @@ def is_dense(layers: Sequence[Layer]) -> bool:
     """Whether nearly every neuron of every layer is active: then a chart of which ones are shows nothing."""
     found = [layer.numbers["density"] for layer in layers if "density" in layer.numbers]
     return bool(found) and min(found) > NEARLY_ALL
+
+
+def is_smooth(layer: Layer) -> bool:
+    """Whether the activation hardly ever gives an exact zero, as GELU and SiLU do."""
+    return not _is_relu_like(layer) and layer.numbers.get("density", 0) > 0.5
+
+
+def has_positive(layer: Layer) -> bool:
+    """Whether the fraction above zero was recorded and says something: of a ReLU it is the density once more."""
+    is_known = layer.activation not in ("", "gated")
+    return "positive" in layer.numbers and (is_smooth(layer) or (is_known and not _is_relu_like(layer)))
+
+
+def _is_relu_like(layer: Layer) -> bool:
+    name = layer.activation.lower()
+    return "relu" in name and not any(other in name for other in _NOT_RELU)
 
 
 def at_layer(layer: Layer) -> Row:
@@ -104,8 +122,15 @@ def row_axis(rows: list[Row], field: str, top: float = -0.5) -> alt.Y:
     numbers = dict(sorted((row["row"], row["layer"]) for row in rows))
     labels = f"{list(numbers.values())}[indexof({list(numbers)}, datum.value)]"
     scale = alt.Scale(domain=[max(numbers) + 0.5, top], nice=False, zero=False)
-    axis = alt.Axis(values=list(numbers), labelExpr=labels, grid=False, ticks=False, domain=False)
+    axis = alt.Axis(values=list(numbers), labelExpr=labels, grid=False, ticks=False, domain=False, titlePadding=14)
     return alt.Y(f"{field}:Q", title="layer", scale=scale, axis=axis)
+
+
+def nice_top(values: Iterable[float | None]) -> float:
+    """The least of 1, 2 and 5 times a power of ten that no percentage exceeds: where an axis of them may end."""
+    largest = max((value for value in values if value), default=100.0)
+    power = math.floor(math.log10(largest))
+    return min(100.0, next(top for digit in (1, 2, 5, 10) if (top := float(f"{digit}e{power}")) >= largest))
 
 
 def log_axis(values: Iterable[float | None], title: str, zero: str = "0", top: float = 100) -> alt.Y:

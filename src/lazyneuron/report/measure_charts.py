@@ -7,13 +7,24 @@ from typing import Any
 import altair as alt
 
 from lazyneuron.report.charts import Figure, Row, Run, grouped, inline, layered, picked, rounded, tooltips
-from lazyneuron.report.layers import PLAIN, Layer, at_layer, layer_color, layers_of, log_axis, row_axis, side_by_side
+from lazyneuron.report.layers import (
+    PLAIN,
+    Layer,
+    at_layer,
+    has_positive,
+    layer_color,
+    layers_of,
+    log_axis,
+    row_axis,
+    side_by_side,
+)
 
 SHARES = {
     "density": "are not exactly zero",
     "density_relative": "are above 1 % of the largest",
     "energy_99": "hold 99 % of the energy",
     "energy_90": "hold 90 % of the energy",
+    "positive": "are above zero",
 }
 PLACES = {"density_class_token": "class token", "density_patches": "patches"}
 PANELS = {
@@ -22,10 +33,11 @@ PANELS = {
     "num_active": ("active neurons per token", "number of neurons"),
     "overlap": ("active in both of two neighbouring tokens", "share of those active in either (%)"),
 }
-_SHAPES = ["circle", "triangle-up", "square", "diamond"]
+_SHAPES = ["circle", "triangle-up", "square", "diamond", "triangle-down"]
 _CLICK = "Click in the legend to single one out, beside the panels to see all."
 _AT = ("stack", "layer", "site", "num_tokens")
-_ROW_HEIGHTS = (14, 22, 44)
+_ROW_HEIGHTS = (14, 22, 90)
+_MIN_TICK_GAP = 0.08
 _ONE_STACK = "the only one"
 _QUANTILES = {
     "low": (0.01, "1 % of the tokens have at most"),
@@ -66,7 +78,7 @@ def _by_layer(run: Run, name: str, series: dict[str, str], *, legend: str, title
         at_layer(layer) | {"counted": said, "value": rounded(100 * layer.numbers[what])}
         for layer in layers_of(run)
         for what, said in series.items()
-        if what in layer.numbers
+        if (has_positive(layer) if what == "positive" else what in layer.numbers)
     ]
     if not rows:
         return None
@@ -90,7 +102,7 @@ def _by_layer(run: Run, name: str, series: dict[str, str], *, legend: str, title
 
 
 def firing_rate(run: Run, name: str) -> Figure | None:
-    """Figure 3: how often each neuron fires, most active first, one line per layer and one panel per stack."""
+    """Figure 3: how often each neuron is active, most active first, one line per layer and one panel per stack."""
     layers = [layer for layer in layers_of(run) if layer.curves.get("firing_rate")]
     if not layers:
         return None
@@ -114,10 +126,10 @@ def firing_rate(run: Run, name: str) -> Figure | None:
         )
         shown = [*tooltips(*_AT), _told("never", "neurons never active")]
         panels.append(layered([base.mark_line(strokeWidth=2, strokeJoin="round").encode(tooltip=shown)], stack))
-    zeros = "No neuron shown here was active for no token at all."
+    zeros = "Each neuron shown here was active for at least one token."
     if 0 in rates:
         zeros = (
-            "A logarithmic axis has no zero: neurons that no token activated lie along its foot, marked “never”, so a "
+            "A logarithmic axis has no zero: neurons that were never active lie along its foot, marked “never”, so a "
             "line that drops to it ends in dead neurons, and how far it runs along it says how many."
         )
     return Figure(
@@ -133,23 +145,23 @@ def firing_rate(run: Run, name: str) -> Figure | None:
 def active_per_token(run: Run, name: str) -> Figure | None:
     """How the number of active neurons varies over tokens: one histogram per layer, one below the other."""
     layers = layers_of(run)
-    rows = [row for layer in layers if layer.d_ff and (row := _ridge(layer, layer.d_ff))]
+    most = max((layer.row + 1 for layer in layers), default=1)
+    peak = 0.9 if most <= 4 else 1.2 if most <= 8 else 1.6
+    rows = [row for layer in layers if layer.d_ff and (row := _ridge(layer, layer.d_ff, peak))]
     if not rows:
         return None
     last = max(1e-3, *(value or 0 for row in rows for value in (*row["percent"], row["high"], row["median"])))
-    nice = sorted([30, *(float(f"{digit}e{power}") for power in range(-4, 3) for digit in (1, 2, 5))])
-    ticks = [0, *(tick for tick in nice if last / 300 < tick <= 1.001 * last)]
-    scale = alt.Scale(type="sqrt", domain=[0, last], nice=False)
-    axis = alt.Axis(values=ticks, labelExpr=PLAIN, labelOverlap="greedy", labelSeparation=4)
+    scale, top = alt.Scale(type="sqrt", domain=[0, last], nice=False), -peak - 0.1
+    axis = alt.Axis(values=_sqrt_ticks(last), labelExpr=PLAIN, labelOverlap="greedy", labelSeparation=4)
     said = [_told(f"said_{key}", text) for key, (_, text) in _QUANTILES.items()]
     panels = []
     for stack, part in grouped(rows, "stack"):
-        base, y = alt.Chart(inline(part)).encode(tooltip=[*tooltips(*_AT), *said]), row_axis(part, "row", -1.7)
+        base, y = alt.Chart(inline(part)).encode(tooltip=[*tooltips(*_AT), *said]), row_axis(part, "row", top)
         ridges = base.transform_flatten(["percent", "top"])
         ridges = ridges.mark_area(interpolate="step-after", fillOpacity=0.7, line={"strokeWidth": 1.3})
         ridges = ridges.encode(
             x=alt.X("percent:Q", title="active neurons of a token (%)", scale=scale, axis=axis),
-            y=row_axis(part, "top", -1.7),
+            y=row_axis(part, "top", top),
             y2="row:Q",
             color=layer_color(layers, legend=False),
             detail=["site:N"],
@@ -159,7 +171,7 @@ def active_per_token(run: Run, name: str) -> Figure | None:
         )
         median = base.mark_tick(style="reference", orient="vertical", size=12, thickness=3, opacity=1)
         median = median.encode(x=alt.X("median:Q", scale=scale), y=y)
-        panels.append(layered([ridges, span, median], stack).properties(height=_height(len(part))))
+        panels.append(layered([ridges, span, median], stack).properties(height=_height(len(part), peak)))
     return Figure(
         name=name,
         title=f"Active neurons per token: {run.name}",
@@ -170,14 +182,27 @@ def active_per_token(run: Run, name: str) -> Figure | None:
     )
 
 
-def _height(num_rows: int) -> int:
-    """Points for so many histograms one below the other: roomy for few, lower for more than fit a screen."""
+def _sqrt_ticks(last: float) -> list[float]:
+    """Round numbers up to `last`, so far apart on a square-root axis that each has room for its label."""
+    nice = [
+        float(f"{digit}e{power}") for power in range(2, -5, -1) for digit in (5, 3, 2, 1) if digit != 3 or power == 1
+    ]
+    ticks: list[float] = []
+    for tick in nice:
+        place, limit = math.sqrt(tick / last), math.sqrt(ticks[-1] / last) if ticks else 1 + _MIN_TICK_GAP
+        if tick <= 1.001 * last and _MIN_TICK_GAP <= place <= limit - _MIN_TICK_GAP:
+            ticks.append(tick)
+    return [0, *reversed(ticks)]
+
+
+def _height(num_rows: int, peak: float) -> int:
+    """Points for so many histograms, each `peak` rows high: roomy for few, lower for more than fit a screen."""
     low, usual, high = _ROW_HEIGHTS
-    return round((num_rows + 2.2) * min(max(usual, min(high, 260 / num_rows)), max(low, 800 / num_rows)))
+    return round((num_rows + peak - 0.4) * min(max(usual, min(high, 260 / num_rows)), max(low, 800 / num_rows)))
 
 
-def _ridge(layer: Layer, d_ff: int) -> Row | None:
-    """One layer's histogram over percent of its neurons, without the empty bins at its end, and its quantiles."""
+def _ridge(layer: Layer, d_ff: int, peak: float) -> Row | None:
+    """One layer's histogram, `peak` rows high, over percent of its neurons without the last, empty bins; quantiles."""
     points = layer.curves.get("token_share", [])
     filled = [number for number, (_, share) in enumerate(points) if share > 0]
     points = points[: filled[-1] + 2] if filled else []
@@ -186,7 +211,7 @@ def _ridge(layer: Layer, d_ff: int) -> Row | None:
         return None
     highest = max((share for _, share in points), default=1.0)
     row = at_layer(layer) | {"percent": [rounded(100 * x / d_ff) for x, _ in points]}
-    row |= {"top": [rounded(layer.row - 1.6 * share / highest) for _, share in points]}
+    row |= {"top": [rounded(layer.row - peak * share / highest) for _, share in points]}
     row |= {key: None if count is None else rounded(100 * count / d_ff) for key, count in found.items()}
     said = {key: "not counted" if n is None else f"{n:,.0f} of {d_ff:,} neurons" for key, n in found.items()}
     return row | {f"said_{key}": text for key, text in said.items()}

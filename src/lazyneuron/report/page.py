@@ -55,6 +55,7 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
         charts.save(figure, chart_folder)
     shown = {"labels": list(verdicts), "commands": commands, "models": models, "measured": measured}
     shown["names_of_models"] = _listed([run.name for run in models])
+    shown["folders_of_models"] = _folders(models)
     shown |= {"sections": sections, "theory": theory, "checks": bool(claimed)}
     out.write_text(_html(shown, claimed, [*models, *others], figures), encoding="utf-8")
     return out
@@ -103,12 +104,28 @@ def _listed(names: Sequence[str]) -> str:
     """Names in a sentence; only how many, if there are many."""
     if len(names) > 4:
         return f"{len(names)} models"
-    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+    return tables.listed(names)
+
+
+def _model_name(run: Run) -> str:
+    """The short name that the measurement was given, or else the last part of the model's."""
+    title = str(run.config.get("title") or "").strip()
+    return title or str(run.config.get("model") or run.label).rstrip("/").rsplit("/", 1)[-1]
+
+
+def _folders(runs: list[Run]) -> list[tuple[str, str]]:
+    """Models and their result folders, of those that the folder's name alone, or on the page already, does not tell."""
+    found = []
+    for run in runs:
+        stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", _model_name(run)).strip(".-")
+        if run.label not in (stem, f"measure-{stem}", _model_name(run)) and not run.name.endswith(f"({run.label})"):
+            found.append((run.name, run.label))
+    return found
 
 
 def _with_model_names(runs: list[Run]) -> list[Run]:
     """Each run under its model's short name, with its folder's where two have the same."""
-    names = [str(run.config.get("model") or run.label).rstrip("/").rsplit("/", 1)[-1] for run in runs]
+    names = [_model_name(run) for run in runs]
     count = Counter(names)
     shown = [f"{name} ({run.label})" if count[name] > 1 else name for name, run in zip(names, runs, strict=True)]
     return [replace(run, name=name) for name, run in zip(shown, runs, strict=True)]
@@ -161,7 +178,7 @@ def _html(shown: dict[str, Any], verdicts: dict[str, list[Verdict]], runs: list[
     loader = jinja2.FileSystemLoader(HERE)
     env = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     env.undefined = jinja2.StrictUndefined
-    env.filters |= {"percent": tables.percent, "number": tables.number}
+    env.filters |= {"percent": tables.percent, "number": tables.number, "shortened": tables.shortened}
     specs = {f.name: f.spec | {"description": f"{f.title}. {f.caption}"} for f in figures}
     vega = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed", vl_version=charts.VEGALITE_VERSION)
     claims = tables.claims(verdicts)

@@ -7,7 +7,17 @@ from itertools import pairwise
 import altair as alt
 
 from lazyneuron.report.charts import Figure, Row, Run, concat, grouped, inline, layered, picked, rounded, tooltips
-from lazyneuron.report.layers import PLAIN, Layer, at_layer, layer_color, layers_of, log_axis, row_axis, side_by_side
+from lazyneuron.report.layers import (
+    PLAIN,
+    Layer,
+    at_layer,
+    layer_color,
+    layers_of,
+    log_axis,
+    nice_top,
+    row_axis,
+    side_by_side,
+)
 
 MAX_COLUMNS = 64
 MAX_LINES = 12
@@ -40,7 +50,7 @@ def density_by_position(run: Run, name: str) -> Figure | None:
     axis.values = [tick for tick in ticks if tick < last] if is_text else alt.Undefined
     x = alt.X("start:Q", title="position in the sequence", scale=scale, axis=axis)
     values = [row["value"] for row in rows]
-    y = log_axis(values, "density (% of neurons active)")
+    y = log_axis(values, "density (% of neurons active)", top=nice_top(values))
     stacks = grouped(rows, "stack")
     many, panels = max(1 + max(row["row"] for row in part) for _, part in stacks) > MAX_LINES, []
     for stack, part in stacks:

@@ -144,7 +144,28 @@ def _config_value(key: str, value: Any) -> str:
 
 def percent(fraction: float | None) -> str:
     """A fraction as percent for prose."""
-    return "n/a" if fraction is None or rounded(fraction) is None else f"{100 * fraction:.3g}\u00a0%"
+    if fraction is None or rounded(fraction) is None:
+        return "n/a"
+    shown = almost_all(fraction).replace(">", "over ") or f"{100 * fraction:.3g}"
+    return f"{shown}\u00a0%"
+
+
+def almost_all(fraction: float) -> str:
+    """A percentage that three digits would round up to 100, with two decimals and below it; "" for all others."""
+    if not 99.95 <= 100 * fraction < 100 - 1e-9:
+        return ""
+    return f"{100 * fraction:.2f}" if 100 * fraction < 99.995 else ">99.99"
+
+
+def listed(texts: Sequence[str]) -> str:
+    """Texts in a sentence: "a, b and c"."""
+    return " and ".join(filter(None, [", ".join(texts[:-1]), *texts[-1:]]))
+
+
+def shortened(text: str, size: int = 26) -> str:
+    """A long path without its middle, in at most `size` characters; most of them its head, which tells layers apart."""
+    head = size * 2 // 3
+    return text if len(text) <= size else f"{text[:head]}…{text[head + 1 - size :]}"
 
 
 def number(value: float | None) -> str:
