@@ -518,3 +518,16 @@ def test_table_has_a_line_per_site() -> None:
     assert head.split() == ["site", "activation", "d_ff", "tokens", "active/token", "density", "%"]
     assert row.split() == ["(model)", "gelu", "12", "4", "12.0", "100.00"]
     assert "gelu: rarely zero" in note
+
+
+def test_before_selection_sees_the_map_that_another_hook_changes() -> None:
+    """What a hook selects is seen after it, or, on request, before it, whichever was there first."""
+    model = Stack().eval()
+    sites = find_sites(model, _x(1, 8))
+    for module in (model.a.w2, model.b.w2):
+        module.register_forward_pre_hook(lambda module, args: (args[0] * (torch.arange(12) < 3),), prepend=True)
+    with watch(model, sites, before_selection=True) as before, watch(model, sites) as after:
+        model(_x(50, 8))
+    natural = (model.a.maps[-1] > 0).double().mean().item()
+    assert before.density["a"] == natural
+    assert after.density["a"] == (model.a.maps[-1][:, :3] > 0).double().sum().item() / 600

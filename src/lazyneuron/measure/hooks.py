@@ -34,11 +34,14 @@ class Hooks:
     """Calls `on_map` for each activation map while open.
 
     Unless given as a list, the sites are found at the model's first call and told to `on_sites`. Maps of a checkpoint's
-    second forward pass, of the tracing pass itself, and of copies of the model are left out.
+    second forward pass, of the tracing pass itself, and of copies of the model are left out. With `is_first`, maps are
+    seen before hooks that are there already change them.
     """
 
-    def __init__(self, model: nn.Module, on_map: OnMap, on_sites: Callable[[list[Site]], None]) -> None:
-        self._model, self._on_map, self._on_sites = model, on_map, on_sites
+    def __init__(
+        self, model: nn.Module, on_map: OnMap, on_sites: Callable[[list[Site]], None], is_first: bool = False
+    ) -> None:
+        self._model, self._on_map, self._on_sites, self._is_first = model, on_map, on_sites, is_first
         self._choice: SiteChoice = None
         self._waits_for_sites = False
         self._attached: list[Site] = []
@@ -142,7 +145,7 @@ class Hooks:
                 continue
             for owner in owners:
                 hook = _eager(_only(owner, self._at_down(site)))
-                self._handles.append(owner.register_forward_pre_hook(hook))
+                self._handles.append(owner.register_forward_pre_hook(hook, prepend=self._is_first))
             for name, module in modules.items():
                 if isinstance(module, nn.Dropout) and (not site.name or name.startswith(f"{site.name}.")):
                     hook = _eager(_only(module, self._at_dropout(site)))

@@ -16,7 +16,13 @@ from lazyneuron.sites import Site, SiteChoice, unwrap
 RELU_LIKE = {"relu", "relu^2", "relu6"}
 
 
-def watch(model: nn.Module, sites: SiteChoice = "auto", statistics: Iterable[str] = ()) -> "Probe":
+def watch(
+    model: nn.Module,
+    sites: SiteChoice = "auto",
+    statistics: Iterable[str] = (),
+    *,
+    before_selection: bool = False,
+) -> "Probe":
     """Count the nonzeros of every activation map while the returned context is open.
 
     `sites` is "auto", a regular expression that the names of the MLPs to watch match, or a list of `Site`. Unless it is
@@ -36,8 +42,11 @@ def watch(model: nn.Module, sites: SiteChoice = "auto", statistics: Iterable[str
     place of a GELU would about keep), "energy_90" and "energy_99" (fewest neurons that hold that share of a token's
     energy); "all" is all of these. They are exact integer counts of size O(d_ff),
     kept on the model's device.
+
+    In a model that `enforce` made sparse, `before_selection` counts the maps as they are before the selection (in eval
+    mode, at down projections that are modules): what is sparse by itself, beside what is kept.
     """
-    return Probe(model, sites, statistics)
+    return Probe(model, sites, statistics, before_selection=before_selection)
 
 
 class Probe:
@@ -47,11 +56,18 @@ class Probe:
     device, counting never does.
     """
 
-    def __init__(self, model: nn.Module, sites: SiteChoice = "auto", statistics: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        sites: SiteChoice = "auto",
+        statistics: Iterable[str] = (),
+        *,
+        before_selection: bool = False,
+    ) -> None:
         names = [*STATISTICS] if statistics == "all" else list(dict.fromkeys(statistics))
         if unknown := [name for name in names if name not in STATISTICS]:
             raise ValueError(f"no statistic {unknown[0]!r}: choose from {', '.join(STATISTICS)}")
-        self._hooks = Hooks(model, self._count, self._keep_sites)
+        self._hooks = Hooks(model, self._count, self._keep_sites, is_first=before_selection)
         self._statistics = [STATISTICS[name] for name in names]
         needs = {statistic.needs for statistic in self._statistics}
         self._needs = {need: need in needs for need in ("relative", "energy", "shared")}
