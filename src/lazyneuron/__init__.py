@@ -4,6 +4,23 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lazyneuron.enforce import (
+        Anneal,
+        GroupTopK,
+        NotSparseError,
+        StatisticalTopK,
+        Threshold,
+        TopK,
+        calibrate,
+        enforce,
+        enforced,
+        from_pretrained,
+        release,
+        relufy,
+        restore,
+        set_step,
+        verify,
+    )
     from lazyneuron.measure import Cost, PartCost, Probe, cost, watch
     from lazyneuron.measure.callbacks import lightning_callback, trainer_callback
     from lazyneuron.measure.monitor import Monitor
@@ -11,6 +28,22 @@ if TYPE_CHECKING:
     from lazyneuron.sites import NoSitesError, Site, find_sites
 
 _HOMES = {
+    "lazyneuron.enforce": (
+        "Anneal",
+        "GroupTopK",
+        "NotSparseError",
+        "StatisticalTopK",
+        "Threshold",
+        "TopK",
+        "calibrate",
+        "enforced",
+        "from_pretrained",
+        "release",
+        "relufy",
+        "restore",
+        "set_step",
+        "verify",
+    ),
     "lazyneuron.measure": ("Cost", "PartCost", "Probe", "cost", "watch"),
     "lazyneuron.measure.callbacks": ("lightning_callback", "trainer_callback"),
     "lazyneuron.measure.monitor": ("Monitor",),
@@ -20,28 +53,45 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "Anneal",
     "Cost",
+    "GroupTopK",
     "LazyneuronError",
     "Monitor",
     "NoSitesError",
+    "NotSparseError",
     "PartCost",
     "Probe",
     "Record",
     "RunFolder",
     "Site",
     "Source",
+    "StatisticalTopK",
     "StoppedError",
+    "Threshold",
+    "TopK",
     "UsageError",
     "Verdict",
+    "calibrate",
     "cost",
+    "enforce",
+    "enforced",
     "find_sites",
+    "from_pretrained",
     "lightning_callback",
+    "release",
+    "relufy",
+    "restore",
+    "set_step",
     "trainer_callback",
+    "verify",
     "watch",
 ]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "enforce":  # the package is the function too
+        return importlib.import_module("lazyneuron.enforce")
     if name not in _HOME_OF:
         raise AttributeError(f"module 'lazyneuron' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOME_OF[name]), name)

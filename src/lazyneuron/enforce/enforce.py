@@ -1,0 +1,208 @@
+"""Put selections into a model's MLPs, in place, and take them out again."""
+
+import dataclasses
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from lazyneuron.enforce.hooks import AtBare, AtDown, AtDropout, AtUp, SiteHook, site_hooks
+from lazyneuron.enforce.places import Inputs, Layout, dropouts_before_down, dummy_inputs, may_drop
+from lazyneuron.enforce.selection import Anneal, Selection, selection_from_dict
+from lazyneuron.record import UsageError
+from lazyneuron.sites import Site, SiteChoice, find_sites, given_sites, unwrap
+
+CONFIG_KEY = "lazyneuron"
+Chosen = list[tuple[Site, Selection, str | None]]
+"""Sites with their selections, and the name of the dropout between the site's activation and its down projection."""
+
+
+def enforce(
+    model: nn.Module,
+    selection: Selection | Mapping[str, Any],
+    sites: SiteChoice = "auto",
+    example_inputs: Inputs | None = None,
+) -> None:
+    """Make the MLPs of `model` keep only what `selection` selects, from its next call on, in training and inference.
+
+    `selection` is one for all sites, a mapping from the name of a site (or a regular expression, found somewhere in it;
+    names come first, then the first that matches) to its selection, or what `enforced` returned. Sites that no key
+    fits are left as they are. What was in force before is replaced.
+
+    `sites` is as in `watch`, but they are found now, by one forward pass: on `example_inputs` (keyword arguments as a
+    mapping, positional ones as a tuple, or a tensor), or else on a few tokens or a blank image for a Hugging Face model
+    that takes these alone. MLPs that the inputs do not reach stay dense. Other models need `example_inputs`, unless
+    `sites` is a list and no `nn.Dropout` lies inside the sites.
+
+    Nothing is copied: parameters and `state_dict` keys stay. The hooks go along with copies and pickles of the model.
+    Compiled models are compiled anew. In training the map is selected before the `nn.Dropout` that lies between it and
+    the down projection; a dropout called as a function cannot be told, so there the selection is among what it left.
+    The config of a Hugging Face model keeps what is in force, so `save_pretrained` writes it.
+
+    UsageError, ValueError or NoSitesError, in one line with the site's name, before anything is changed.
+    """
+    root = unwrap(model)
+    is_written = isinstance(selection, Mapping) and any(isinstance(value, Mapping) for value in selection.values())
+    layout = Layout(root)
+    chosen = _read(root, selection) if is_written else _choose(model, layout, selection, sites, example_inputs)
+    placed = [(hook, module) for each in chosen for hook, module in _hooks(layout, *each)]
+    release(model)
+    for hook, module in placed:
+        hook.attach(module)
+    _forget_compiled()
+    _remember(root)
+
+
+def release(model: nn.Module) -> None:
+    """Undo `enforce`: outputs are as before it, to the bit; harmless where nothing is in force."""
+    hooks = [hook for module in unwrap(model).modules() for hook in site_hooks(module)]
+    for hook in hooks:
+        hook.remove()
+    if hooks:
+        _forget_compiled()
+        _remember(unwrap(model))
+
+
+def enforced(model: nn.Module) -> dict[str, dict[str, Any]]:
+    """What is in force, by the names of the sites: plain values, fit for JSON and for `enforce`; empty if nothing is.
+
+    Each has "selection" (its kind and values), "site" (the fields of `Site` but the name) and, where there is one,
+    "dropout": the module before which it acts in training.
+    """
+    layout = Layout(model)
+    found: dict[str, dict[str, Any]] = {}
+    for site, hook in hooks_in_force(model).items():
+        fields = {name: value for name, value in dataclasses.asdict(hook.site).items() if name != "name"}
+        found[site] = {"selection": hook.selection.to_dict(), "site": fields}
+        if isinstance(hook, AtDown) and hook.dropout is not None:
+            found[site]["dropout"] = layout.name_of[id(hook.dropout)]
+    return found
+
+
+def hooks_in_force(model: nn.Module) -> dict[str, SiteHook]:
+    """One hook for each site in force: that at its projection."""
+    hooks = [hook for module in unwrap(model).modules() for hook in site_hooks(module)]
+    return {hook.site.name: hook for hook in hooks if not isinstance(hook, AtDropout)}
+
+
+def set_step(model: nn.Module, step: int) -> None:
+    """Bring every `Anneal` in force to `step`; UsageError if there is none.
+
+    Call it between two calls of the model. A compiled model is compiled anew whenever some k changes.
+    """
+    hooks = [hook for module in unwrap(model).modules() for hook in site_hooks(module)]
+    annealed = [(hook, hook.selection) for hook in hooks if isinstance(hook.selection, Anneal)]
+    if not annealed:
+        raise UsageError("no annealing is in force: enforce(model, Anneal(start=1.0, end=0.05, num_steps=1000)) first")
+    is_changed = False
+    for hook, selection in annealed:
+        hook.selection = selection.at(step)
+        is_changed |= hook.selection.now.k_of(hook.site.d_ff) != selection.now.k_of(hook.site.d_ff)
+    if is_changed:
+        _forget_compiled()
+    _remember(unwrap(model))
+
+
+def _choose(
+    model: nn.Module, layout: Layout, selection: Any, sites: SiteChoice, example_inputs: Inputs | None
+) -> Chosen:
+    by_key = selection if isinstance(selection, Mapping) else {"": selection}
+    if wrong := [value for value in by_key.values() if not isinstance(value, Selection)]:
+        raise TypeError(f"enforce takes a selection such as TopK(density=0.05), or a mapping to such; got {wrong[0]!r}")
+    found = given_sites(model, sites)
+    name = type(unwrap(model)).__name__
+    inputs = example_inputs if example_inputs is not None else dummy_inputs(model)
+    if found is None:
+        if inputs is None:
+            raise UsageError(f"{name} runs on inputs unknown here: pass a batch as example_inputs=")
+        try:
+            found = find_sites(model, inputs, sites)
+        except Exception as error:
+            if example_inputs is not None or isinstance(error, ValueError):
+                raise
+            mend = "pass a batch as example_inputs="
+            raise UsageError(f"{name} does not run on its dummy inputs alone: {mend}") from error
+    kept = [(site, chosen) for site, chosen in _assigned(selection, found)]
+    for site, chosen in kept:
+        chosen.check(site)
+    after = [site for site, chosen in kept if not chosen.is_before_activation]
+    dropouts: dict[str, str] = {}
+    if droppers := may_drop(layout, after):
+        if inputs is None:
+            dropout, inside = next(iter(droppers.items()))
+            mend = "pass a batch as example_inputs= to tell whether it is before the down projection"
+            raise UsageError(f"site {inside[0].name!r} has the dropout {dropout}: {mend}")
+        dropouts = dropouts_before_down(model, layout, after, inputs)
+    return [(site, chosen, dropouts.get(site.name)) for site, chosen in kept]
+
+
+def _assigned(selection: Any, sites: Sequence[Site]) -> list[tuple[Site, Selection]]:
+    if isinstance(selection, Selection):
+        return [(site, selection) for site in sites]
+    names = {site.name for site in sites}
+    found: dict[str, Selection] = {}
+    for key in sorted(selection, key=lambda key: key not in names):
+        try:
+            fits = [site.name for site in sites if site.name == key or (key not in names and re.search(key, site.name))]
+        except re.error as error:
+            raise ValueError(f"{key!r} is neither the name of a site nor a regular expression: {error}") from None
+        if not fits:
+            listed = ", ".join(repr(name) for name in names)
+            raise UsageError(f"{key!r} fits none of the {len(names)} sites: {listed}")
+        for name in fits:
+            found.setdefault(name, selection[key])
+    return [(site, found[site.name]) for site in sites if site.name in found]
+
+
+def _read(root: nn.Module, written: Any) -> Chosen:
+    try:
+        found = [
+            (Site(name=name, **entry["site"]), selection_from_dict(entry["selection"]), entry.get("dropout"))
+            for name, entry in written.items()
+        ]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"this is not what enforced(model) returns: {error!r}") from error
+    given_sites(root, [site for site, _, _ in found])
+    for site, selection, _ in found:
+        selection.check(site)
+    return found
+
+
+def _hooks(layout: Layout, site: Site, selection: Selection, dropout: str | None) -> list[tuple[SiteHook, nn.Module]]:
+    if selection.is_before_activation:
+        weight = site.gate or site.up
+        owners, is_bare = layout.holders(weight)
+        parameter = layout.parameters[weight]
+        if is_bare or (parameter.is_floating_point() and parameter.numel() != site.d_model * site.d_ff):
+            what = "is no module's own" if is_bare else f"gives more than the {site.d_ff} neurons"
+            mend = "use TopK or Threshold there, which act after the activation"
+            raise UsageError(f"site {site.name!r}: {weight} {what}, so its output cannot be selected: {mend}")
+        return [(AtUp(site, selection), owner) for owner in owners]
+    owners, is_bare = layout.holders(site.down)
+    if is_bare:
+        return [(AtBare(site, selection), owner) for owner in owners]
+    if dropout is not None and dropout not in layout.modules:
+        raise UsageError(f"site {site.name!r}: the model has no dropout {dropout!r}")
+    module = None if dropout is None else layout.modules[dropout]
+    before: list[tuple[SiteHook, nn.Module]] = [] if module is None else [(AtDropout(site, selection), module)]
+    return before + [(AtDown(site, selection, module), owner) for owner in owners]
+
+
+def _remember(root: nn.Module) -> None:
+    """Let the config of a Hugging Face model say what is in force."""
+    config: Any = getattr(root, "config", None)
+    if not hasattr(config, "to_json_string"):
+        return
+    if spec := enforced(root):
+        setattr(config, CONFIG_KEY, spec)
+    elif hasattr(config, CONFIG_KEY):
+        delattr(config, CONFIG_KEY)
+
+
+def _forget_compiled() -> None:
+    """Code compiled before would ignore new hooks silently, and keep old ones."""
+    if "torch._dynamo" in sys.modules:
+        torch._dynamo.reset()

@@ -1,0 +1,154 @@
+"""ReLU in the place of GELU and SiLU, so that a model's neurons can be exactly off."""
+
+import copy
+import re
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from lazyneuron.enforce.places import Inputs, Layout, as_call, dummy_inputs, numberless
+from lazyneuron.models.pretrained import first_line, quiet
+from lazyneuron.record import UsageError
+from lazyneuron.sites import Site, find_sites, unwrap
+from lazyneuron.sites.find import private_copy, undisturbed
+
+_SMOOTH = re.compile("gelu|silu|swish", re.IGNORECASE)
+_CONFIG_KEY = re.compile("act|feed_forward_proj")
+_RELU_LIKE = ("relu", "relu^2", "relu6")
+
+
+def relufy(model: nn.Module, example_inputs: Inputs | None = None) -> list[str]:
+    """Swap GELU and SiLU for ReLU in the MLPs of `model`, in place; the names of the modules that were swapped.
+
+    The MLPs are found as `enforce` finds them, and those that are ReLU-like already are left. A Hugging Face model's
+    config is changed to say so, which saving and loading keeps; activations that the same entry of it governs elsewhere
+    (the head of BERT's masked language model) are swapped too. Parameters stay: expect to fine-tune.
+
+    Raises UsageError, with the module's name and nothing changed, where an activation is a function and no module of
+    its own, where one serves other parts as well, or where the config has no entry that would keep it.
+    """
+    inputs = example_inputs if example_inputs is not None else dummy_inputs(model)
+    root = unwrap(model)
+    if inputs is None:
+        raise UsageError(f"{type(root).__name__} runs on inputs unknown here: pass a batch as example_inputs=")
+    sites = [site for site in find_sites(model, inputs) if site.activation not in _RELU_LIKE]
+    names = _activations(model, sites, inputs) if sites else set[str]()
+    layout = Layout(model)
+    config: Any = getattr(root, "config", None)
+    changed: dict[tuple[str, ...], str] = {}
+    if names and hasattr(config, "to_json_string"):
+        changed, governed = _config_changes(root, names)
+        names |= governed
+    before = {name: layout.modules[name] for name in sorted(names)}
+    for name, module in before.items():
+        _put(layout, name, nn.ReLU().train(module.training))
+    wanted = {site.name for site in sites}
+    left = [site for site in find_sites(model, inputs) if site.name in wanted and site.activation != "relu"]
+    if left:
+        for name, module in before.items():
+            _put(layout, name, module)
+        raise UsageError(f"site {left[0].name!r} computes {left[0].activation} with ReLU in it: change its code")
+    for path, value in changed.items():
+        setattr(_inside(config, path), path[-1], value)
+    return list(before)
+
+
+def _is_smooth(module: nn.Module) -> bool:
+    return bool(_SMOOTH.search(type(module).__name__)) and next(module.parameters(), None) is None
+
+
+def _put(layout: Layout, name: str, module: nn.Module) -> None:
+    parent, _, leaf = name.rpartition(".")
+    setattr(layout.modules[parent], leaf, module)
+
+
+def _activations(model: nn.Module, sites: list[Site], inputs: Inputs) -> set[str]:
+    """The names of the modules that activate what the sites' gates (or ups) give, told by one forward pass."""
+    layout = Layout(model)
+    smooth = {name: module for name, module in layout.modules.items() if _is_smooth(module)}
+    given: list[tuple[Site, Tensor]] = []
+    serves: dict[int, set[str | None]] = {}
+
+    def at_up(site: Site) -> Any:
+        return lambda module, args, output: given.append((site, output))
+
+    def at_activation(module: nn.Module, args: tuple[Any, ...]) -> None:
+        storage = args[0].untyped_storage()._cdata
+        found = {site.name for site, output in given if output.untyped_storage()._cdata == storage}
+        inside = {
+            site.name
+            for site in bare
+            for owner in layout.holders(site.gate or site.up)[0]
+            if any(child is module for child in owner.modules())
+        }
+        serves.setdefault(id(module), set()).update(found or inside or {None})
+
+    bare, handles = [], []
+    for site in sites:
+        owners, is_bare = layout.holders(site.gate or site.up)
+        bare += [site] if is_bare else []
+        handles += [] if is_bare else [owner.register_forward_hook(at_up(site)) for owner in owners]
+    handles += [m.register_forward_pre_hook(at_activation) for m in {id(m): m for m in smooth.values()}.values()]
+    args, kwargs = tree_map(private_copy, as_call(inputs))
+    try:
+        with undisturbed(unwrap(model)):
+            model(*args, **kwargs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    names = {name for name, module in smooth.items() if serves.get(id(module), {None}) != {None}}
+    if mixed := sorted(name for name in names if None in serves[id(smooth[name])]):
+        raise UsageError(f"{mixed[0]} activates more than an MLP: give the MLP a module of its own")
+    alike = {numberless(name) for name in names}
+    unreached = {name for name, module in smooth.items() if id(module) not in serves and numberless(name) in alike}
+    done = {site for name in names for site in serves[id(smooth[name])]}
+    twins = {numberless(site) for site in done if site is not None}
+    for site in sites:
+        if site.name not in done and numberless(site.name) not in twins:
+            where = f"site {site.name!r}: its activation ({site.activation}) is no module"
+            raise UsageError(f"{where} that can be swapped, perhaps a function: make it an nn.Module in its code")
+    return names | unreached
+
+
+def _config_changes(model: nn.Module, names: set[str]) -> tuple[dict[tuple[str, ...], str], set[str]]:
+    """What to set in the config, by path, so that a model built from it has ReLU at `names`, and where that has it."""
+    config: Any = model.config
+    entries = {
+        path: re.sub(r"^(gated-)?.*", r"\1relu", value)
+        for path, value in _strings(config)
+        if _CONFIG_KEY.search(path[-1]) and _SMOOTH.search(value)
+    }
+    layout, why = Layout(model), "its config has no entry for it"
+    for chosen in [entries, *({path: value} for path, value in entries.items())]:
+        changed = copy.deepcopy(config)
+        for path, value in chosen.items():
+            setattr(_inside(changed, path), path[-1], value)
+        try:
+            with quiet(), torch.device("meta"):
+                fresh = Layout(type(model)(type(config).from_dict(changed.to_dict())))
+        except Exception as error:
+            why = f"no model can be built from its config ({first_line(error)})"
+            continue
+        smooth = {name for name, module in layout.modules.items() if _is_smooth(module)}
+        swapped = {name for name in smooth if name not in fresh.modules or not _is_smooth(fresh.modules[name])}
+        if chosen and names <= swapped:
+            return chosen, swapped
+    raise UsageError(f"{min(names)}: saving would lose its ReLU, as {why}; swap it by hand after each loading")
+
+
+def _strings(config: Any, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], str]]:
+    found: list[tuple[tuple[str, ...], str]] = []
+    for name, value in vars(config).items():
+        if isinstance(value, str):
+            found.append(((*path, name), value))
+        elif hasattr(value, "to_json_string"):
+            found += _strings(value, (*path, name))
+    return found
+
+
+def _inside(config: Any, path: tuple[str, ...]) -> Any:
+    for name in path[:-1]:
+        config = getattr(config, name)
+    return config

@@ -1,0 +1,279 @@
+"""Selections: values that say which neurons of a map stay, checked before any model is touched, written as plain dicts.
+
+`TopK`, `GroupTopK` and `Threshold` act on the activation map, so after the activation (arXiv 2210.06313, section 4);
+`StatisticalTopK` on what enters the activation. `Anneal` is a `TopK` whose density falls over training.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, Self, get_args
+
+import torch
+from torch import Tensor
+
+from lazyneuron.enforce.operators import group_topk, statistical_topk, threshold, topk
+from lazyneuron.record import UsageError
+from lazyneuron.sites import Site
+
+Form = Literal["spark", "gemma3n"]
+ZERO_AT_ZERO = ("relu", "relu^2", "relu6", "gelu", "silu")
+
+
+@dataclass(frozen=True)
+class Selection(ABC):
+    """Which entries of a map stay, for each token by itself. Wrong values are a ValueError, wrong types a TypeError."""
+
+    @abstractmethod
+    def apply(self, h: Tensor) -> Tensor:
+        """The map [..., F] with the entries that are not selected zero: same shape and dtype."""
+
+    @property
+    def is_before_activation(self) -> bool:
+        """True if it acts on what enters the activation, False on the activation map."""
+        return False
+
+    def check(self, site: Site) -> None:
+        """ValueError or UsageError with the site's name if this cannot be enforced there."""
+        return
+
+    def promise(self, d_ff: int) -> str | None:
+        """What holds for every token afterwards, in words; None where nothing does."""
+        return None
+
+    def num_broken(self, h_TF: Tensor) -> tuple[Tensor, int]:
+        """For each token of a selected map the count that the promise limits, int64 [T], and the limit."""
+        raise NotImplementedError(f"{type(self).__name__} promises nothing")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its kind and the fields that differ from their defaults: what `selection_from_dict` reads."""
+        kept = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+        return {"kind": next(kind for kind, made in _KINDS.items() if made is type(self))} | kept
+
+
+@dataclass(frozen=True)
+class TopK(Selection):
+    """The `k` entries of largest magnitude of each token; or `density`, and k is that share of d_ff, rounded, >= 1.
+
+    On ReLU maps magnitude is value; on signed ones (GELU, SiLU, gated) the sign is left out of the comparison. Equal
+    entries: lowest index first. NaN counts as the largest. `k = d_ff` returns the map itself, gradient and all. The
+    gradient reaches what was kept and is not zero; with `straight_through` it reaches every entry unchanged.
+    """
+
+    k: int | None = None
+    density: float | None = None
+    straight_through: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.k is None) == (self.density is None):
+            raise ValueError(f"top-k needs either k or density; got k={self.k} and density={self.density}")
+        if self.k is not None:
+            _check_count(self.k, "top-k needs 0 < k <= d_ff; got k=")
+        if self.density is not None:
+            _check_density("top-k", self.density)
+
+    def k_of(self, d_ff: int) -> int:
+        """Entries kept of `d_ff`."""
+        return self.k if self.k is not None else max(1, round((self.density or 1) * d_ff))
+
+    def apply(self, h: Tensor) -> Tensor:
+        k = self.k_of(h.shape[-1])
+        if k == h.shape[-1]:
+            return h
+        if self.straight_through and torch.is_grad_enabled() and h.requires_grad:
+            return _topk_straight_through(h, k)
+        return topk(h, k)
+
+    def check(self, site: Site) -> None:
+        if (k := self.k_of(site.d_ff)) > site.d_ff:
+            raise ValueError(f"site {site.name!r}: top-k needs 0 < k <= d_ff; got k={k} with d_ff={site.d_ff}")
+
+    def promise(self, d_ff: int) -> str | None:
+        return f"at most {self.k_of(d_ff)} nonzeros"
+
+    def num_broken(self, h_TF: Tensor) -> tuple[Tensor, int]:
+        return (h_TF != 0).sum(-1), self.k_of(h_TF.shape[-1])
+
+
+@dataclass(frozen=True)
+class GroupTopK(Selection):
+    """The `k` entries of largest magnitude of each of `groups` equal blocks of neighbouring neurons; else as `TopK`."""
+
+    k: int
+    groups: int
+
+    def __post_init__(self) -> None:
+        _check_count(self.k, "group top-k needs 0 < k <= d_ff / groups; got k=")
+        _check_count(self.groups, "group top-k needs at least one group; got groups=")
+
+    def apply(self, h: Tensor) -> Tensor:
+        return h if self.k * self.groups == h.shape[-1] else group_topk(h, self.k, self.groups)
+
+    def check(self, site: Site) -> None:
+        size, rest = divmod(site.d_ff, self.groups)
+        if rest:
+            raise ValueError(f"site {site.name!r}: {self.groups} groups do not divide d_ff={site.d_ff}")
+        if self.k > size:
+            limit = f"0 < k <= d_ff / groups; got k={self.k} with d_ff={site.d_ff} in {self.groups} groups"
+            raise ValueError(f"site {site.name!r}: group top-k needs {limit}")
+
+    def promise(self, d_ff: int) -> str | None:
+        return f"at most {self.k} nonzeros in each block of {d_ff // self.groups}"
+
+    def num_broken(self, h_TF: Tensor) -> tuple[Tensor, int]:
+        return (h_TF != 0).unflatten(-1, (self.groups, -1)).sum(-1).amax(-1), self.k
+
+
+@dataclass(frozen=True)
+class Threshold(Selection):
+    """All entries of magnitude above `tau`, and NaN. `calibrate` finds the `tau` that gives a density on data."""
+
+    tau: float
+
+    def __post_init__(self) -> None:
+        if isinstance(self.tau, bool) or not isinstance(self.tau, int | float):
+            raise TypeError(f"a threshold is a number; got {self.tau!r}")
+        if not 0 <= self.tau < math.inf:
+            raise ValueError(f"a threshold needs 0 <= tau < inf; got tau={self.tau}")
+
+    def apply(self, h: Tensor) -> Tensor:
+        return threshold(h, self.tau)
+
+    def promise(self, d_ff: int) -> str | None:
+        return f"no nonzero of magnitude {self.tau} or less"
+
+    def num_broken(self, h_TF: Tensor) -> tuple[Tensor, int]:
+        return ((h_TF != 0) & (h_TF.abs() <= self.tau)).sum(-1), 0
+
+
+@dataclass(frozen=True)
+class StatisticalTopK(Selection):
+    """About `density` of the neurons: `max(u - theta, 0)` of what enters the activation, theta from mean and deviation.
+
+    `u` [..., F] is what the up projection gives, or the gate's in a gated MLP. The activation has to map zero to zero:
+    relu, relu^2, relu6, gelu or silu. "spark" computes as in arXiv 2506.06644, equation 5, in float32. "gemma3n" is for
+    gates alone and computes as Gemma 3n does in transformers, in the dtype of `u`, so that the bits agree. How many
+    neurons stay depends on how they are distributed: nothing is promised for a token.
+    """
+
+    density: float
+    form: Form = "spark"
+
+    def __post_init__(self) -> None:
+        _check_density("statistical top-k", self.density, is_below_one=True)
+        if self.form not in get_args(Form):
+            raise ValueError(f"no form {self.form!r} of statistical top-k: choose from {', '.join(get_args(Form))}")
+
+    def apply(self, h: Tensor) -> Tensor:
+        if self.form == "spark":
+            return statistical_topk(h, self.density)
+        # transformers 5: Gemma3nTextMLP._gaussian_topk, whose quantile is that of float32 in the dtype of the input.
+        sparsity = torch.tensor(1 - self.density, dtype=torch.float32, device=h.device)
+        quantile = (torch.erfinv(2 * sparsity - 1) * math.sqrt(2)).type(h.dtype)
+        std = torch.std(h, dim=-1, keepdim=True, unbiased=False)
+        return torch.relu(h - (torch.mean(h, dim=-1, keepdim=True) + std * quantile))
+
+    @property
+    def is_before_activation(self) -> bool:
+        return True
+
+    def check(self, site: Site) -> None:
+        mend = "use TopK or Threshold there, which act after the activation"
+        where = f"site {site.name!r}: statistical top-k"
+        if site.gate is not None and site.gate == site.up:
+            raise UsageError(f"{where} cannot tell the gate in the fused weight {site.up}: {mend}")
+        if site.activation not in ZERO_AT_ZERO:
+            known = ", ".join(ZERO_AT_ZERO)
+            raise UsageError(f"{where} needs an activation that maps 0 to 0 ({known}), not {site.activation!r}: {mend}")
+        if self.form == "gemma3n" and site.gate is None:
+            raise UsageError(f"{where} of form 'gemma3n' needs a gated MLP: use form='spark'")
+
+
+@dataclass(frozen=True)
+class Anneal(Selection):
+    """`TopK` whose density goes from `start` to `end` over `num_steps` steps by equal factors, then stays.
+
+    Advance it with `set_step(model, step)`; `step` is where it stands, and is saved with the model.
+    """
+
+    start: float
+    end: float
+    num_steps: int
+    step: int = 0
+    straight_through: bool = False
+
+    def __post_init__(self) -> None:
+        _check_density("annealing's start", self.start)
+        _check_density("annealing's end", self.end)
+        _check_count(self.num_steps, "annealing needs at least one step; got num_steps=")
+        if self.step < 0:
+            raise ValueError(f"annealing counts steps from 0; got step={self.step}")
+
+    @property
+    def now(self) -> TopK:
+        """What it selects at its step."""
+        share = min(1.0, self.step / self.num_steps)
+        density = self.end if share == 1 else self.start * (self.end / self.start) ** share
+        return TopK(density=density, straight_through=self.straight_through)
+
+    def at(self, step: int) -> Self:
+        """The same annealing at another step."""
+        return replace(self, step=step)
+
+    def apply(self, h: Tensor) -> Tensor:
+        return self.now.apply(h)
+
+    def promise(self, d_ff: int) -> str | None:
+        return self.now.promise(d_ff)
+
+    def num_broken(self, h_TF: Tensor) -> tuple[Tensor, int]:
+        return self.now.num_broken(h_TF)
+
+
+_KINDS: dict[str, type[Selection]] = {
+    "topk": TopK,
+    "group_topk": GroupTopK,
+    "threshold": Threshold,
+    "statistical_topk": StatisticalTopK,
+    "anneal": Anneal,
+}
+
+
+def selection_from_dict(written: Mapping[str, Any]) -> Selection:
+    """The selection that `to_dict` wrote; ValueError for another kind or other fields."""
+    made = _KINDS.get(written.get("kind", ""))
+    if made is None:
+        raise ValueError(f"no selection of kind {written.get('kind')!r}: choose from {', '.join(_KINDS)}")
+    values = {name: value for name, value in written.items() if name != "kind"}
+    if unknown := values.keys() - {f.name for f in fields(made)}:
+        raise ValueError(f"a selection of kind {written['kind']!r} has no {sorted(unknown)[0]!r}; got {dict(written)}")
+    try:
+        return made(**values)
+    except TypeError as error:
+        raise ValueError(f"a selection of kind {written['kind']!r} cannot be read from {dict(written)}") from error
+
+
+# An operator: dynamo warns of its own use of `autograd.Function` (torch 2.13).
+@torch.library.custom_op("lazyneuron::topk_straight_through", mutates_args=())
+def _topk_straight_through(h: Tensor, k: int) -> Tensor:
+    return topk(h, k)
+
+
+_topk_straight_through.register_fake(lambda h, k: torch.empty_like(h))
+_topk_straight_through.register_autograd(lambda ctx, grad: (grad, None))
+
+
+def _check_count(number: Any, needs: str) -> None:
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise TypeError(f"{needs}{number!r}, which is no integer")
+    if number < 1:
+        raise ValueError(f"{needs}{number}")
+
+
+def _check_density(what: str, density: Any, is_below_one: bool = False) -> None:
+    sign = "<" if is_below_one else "<="
+    if isinstance(density, bool) or not isinstance(density, int | float):
+        raise TypeError(f"{what} needs 0 < density {sign} 1; got {density!r}, which is no number")
+    if not 0 < density <= 1 or (is_below_one and density == 1):
+        raise ValueError(f"{what} needs 0 < density {sign} 1; got density={density}")
