@@ -67,7 +67,7 @@ def test_print_config_gives_a_file_that_config_reads(tmp_path):
 
 def test_an_unknown_recipe_is_a_usage_error(capsys, monkeypatch, tmp_path):
     code, line = fails_with(capsys, monkeypatch, "reproduce", "fig9", "--out", tmp_path / "out")
-    assert (code, line) == (2, "lazyneuron: no recipe 'fig9': choose from fig1, fig2ab, theorem31")
+    assert (code, line) == (2, "lazyneuron: no recipe 'fig9': choose from fig1, fig2ab, topk-accuracy, theorem31")
     assert not (tmp_path / "out").exists()
 
 

@@ -5,6 +5,7 @@ import pytest
 from lazyneuron.record import Record
 from lazyneuron.reproduce.claims import CLAIMS, THEORY_CLAIMS, TRAINING_CLAIMS
 from lazyneuron.reproduce.theory import bonferroni_z
+from lazyneuron.reproduce.topk_claims import TOPK_CLAIMS
 
 
 def density(step, values, split="eval", stack=""):
@@ -112,6 +113,29 @@ def test_step_0_is_judged_apart_for_the_mlp_and_for_transformers(scores, verdict
     assert CLAIMS["theorem-step0-mlp"].verdict("theorem31", 0, records).verdict == "holds"
 
 
-def test_training_and_theory_claims_are_all_claims():
-    assert set(TRAINING_CLAIMS) | set(THEORY_CLAIMS) == set(CLAIMS)
-    assert not set(TRAINING_CLAIMS) & set(THEORY_CLAIMS)
+def topk(max_active, natural, kept, budget=10):
+    place = {"recipe": "vit", "seed": 0, "site": "mlp", "split": "eval", "step": 0, "num_tokens": 7}
+    values = {"max_active": max_active, "natural_density": natural, "density": kept, "budget": budget}
+    return [Record(what=what, value=value, unit="", **place) for what, value in values.items()]
+
+
+@pytest.mark.parametrize(
+    ("claim", "records", "verdict"),
+    [
+        ("topk-at-most-k", topk(10, 0.5, 0.1), "holds"),
+        ("topk-at-most-k", topk(11, 0.5, 0.1), "does not hold"),
+        ("topk-at-most-k", [], "cannot tell"),
+        ("topk-sparse-from-start", topk(10, 0.5, 0.1), "holds"),
+        ("topk-sparse-from-start", topk(10, 0.1, 0.2), "does not hold"),
+        ("topk-sparse-from-start", topk(10, 0.5, 0.5), "cannot tell"),
+        ("topk-sparse-from-start", [], "cannot tell"),
+    ],
+)
+def test_top_k_is_judged_by_its_budget_and_its_start(claim, records, verdict):
+    assert CLAIMS[claim].verdict("vit", 0, records).verdict == verdict
+
+
+def test_training_theory_and_topk_claims_are_all_claims():
+    groups = [set(TRAINING_CLAIMS), set(THEORY_CLAIMS), {claim.name for claim in TOPK_CLAIMS}]
+    assert set().union(*groups) == set(CLAIMS)
+    assert sum(map(len, groups)) == len(CLAIMS)

@@ -12,6 +12,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from lazyneuron.enforce.selection import TopK
 from lazyneuron.record import LazyneuronError, RunFolder, StoppedError
 from lazyneuron.reproduce.recipe import probe_steps, run_config
 from lazyneuron.reproduce.task import build_model, load_batches
@@ -44,6 +45,30 @@ def test_a_run_records_density_loss_and_accuracy_at_its_steps(small_run, tmp_pat
     assert {r.source.num_threads for r in records if r.source} == {1}
     assert [p.step for p in seen][-1] == small_run.num_steps
     assert folder.is_done()
+
+
+def test_a_run_with_a_selection_keeps_k_from_the_first_step_on(small_run, tmp_path, cache):
+    """No token of any layer, split or step has more than k nonzeros; what was there before is recorded beside it."""
+    run = replace(small_run, selection=TopK(k=7))
+    records = run_to_end(run, tmp_path / "run", cache).records()
+    assert {r.value for r in records if r.what == "max_active"} == {7}
+    assert {r.value for r in records if r.what == "budget"} == {7}
+    kept = [r for r in records if r.what == "density"]
+    natural = [r for r in records if r.what == "natural_density"]
+    assert [(r.site, r.step, r.split) for r in kept] == [(r.site, r.step, r.split) for r in natural]
+    assert all(r.value <= 7 / 96 for r in kept)
+    assert all(0.3 < r.value < 0.7 for r in natural if r.step == 0)
+    assert run_config(run, 0)["selection"] == {"kind": "topk", "k": 7}
+
+
+def test_a_selection_of_all_neurons_is_the_run_without_one_bit_for_bit(small_run, tmp_path, cache):
+    plain = run_to_end(small_run, tmp_path / "plain", cache).records()
+    whole = run_to_end(replace(small_run, selection=TopK(density=1.0)), tmp_path / "whole", cache).records()
+    extra = {"natural_density", "max_active", "budget"}
+    assert [(r.what, r.step, r.value) for r in whole if r.what not in extra] == [
+        (r.what, r.step, r.value) for r in plain
+    ]
+    assert "selection" not in run_config(small_run, 0)
 
 
 def test_a_done_run_is_not_run_again(small_vit, tmp_path, cache):

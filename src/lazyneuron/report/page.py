@@ -18,12 +18,14 @@ from lazyneuron.report import (
     measure_charts,
     measure_tables,
     position_charts,
+    selection_charts,
     tables,
     theory_charts,
     training_charts,
 )
 from lazyneuron.report.charts import Figure, Run
 from lazyneuron.report.layers import is_dense, is_measured, layers_of
+from lazyneuron.report.selection_charts import is_selected
 
 HERE = Path(__file__).parent
 
@@ -46,8 +48,10 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
     models = _with_model_names([run for run in runs if is_measured(run)])
     others = [run for run in runs if not is_measured(run)]
     claimed = {label: found for label, found in verdicts.items() if any(run.label == label for run in others) or found}
-    sections, theory, measured = _training_sections(others), _theory_section(others), _measured_sections(models)
-    figures = [figure for section in [*measured, *sections, theory] for figure in section["figures"].values()]
+    selected, plain = [run for run in others if is_selected(run)], [run for run in others if not is_selected(run)]
+    sections, theory, measured = _training_sections(plain), _theory_section(plain), _measured_sections(models)
+    chosen = _selection_section(selected)
+    figures = [figure for section in [*measured, *sections, chosen, theory] for figure in section["figures"].values()]
     out.parent.mkdir(parents=True, exist_ok=True)
     chart_folder = out.parent / "charts"
     chart_folder.mkdir(exist_ok=True)
@@ -56,7 +60,7 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
     shown = {"labels": list(verdicts), "commands": commands, "models": models, "measured": measured}
     shown["names_of_models"] = _listed([run.name for run in models])
     shown["folders_of_models"] = _folders(models)
-    shown |= {"sections": sections, "theory": theory, "checks": bool(claimed)}
+    shown |= {"sections": sections, "theory": theory, "selection": chosen, "checks": bool(claimed)}
     out.write_text(_html(shown, claimed, [*models, *others], figures), encoding="utf-8")
     return out
 
@@ -91,6 +95,12 @@ def _training_sections(runs: list[Run]) -> list[dict[str, Any]]:
         title = charts.shown(same[0])
         sections.append({"slug": slug, "title": title, "figures": present, "runs": shown, "compare": compare})
     return sections
+
+
+def _selection_section(runs: list[Run]) -> dict[str, Any]:
+    """What the runs that were trained with a selection came to, as one chart and one table."""
+    found = selection_charts.quality_against_density(runs, "quality-density")
+    return {"figures": {"quality": found} if found else {}, "rows": selection_charts.selection_rows(runs)}
 
 
 def _theory_section(runs: list[Run]) -> dict[str, Any]:

@@ -1,65 +1,19 @@
 """The paper's claims (arXiv 2210.06313) as objects that judge the records of one run, and never force a verdict."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from statistics import fmean
 
-from lazyneuron.record import Record, Verdict, VerdictName
+from lazyneuron.record import Record
+from lazyneuron.reproduce.claim import Claim, Judgement, decide, nothing
 from lazyneuron.reproduce.theory import bonferroni_z
+from lazyneuron.reproduce.topk_claims import TOPK_CLAIMS
 
 INITIAL_DENSITY = (0.45, 0.55)
 SPARSER_FACTOR = 0.5
 FEW_PERCENT = 0.10
 SPLIT_GAP = 0.10
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """A metric as seen (None where there was nothing to see), what it means for the claim, and why."""
-
-    value: float | None
-    verdict: VerdictName
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Claim:
-    """One checkable sentence: `expected` is its threshold in words, and `judge` applies it to one run's records."""
-
-    name: str
-    text: str
-    where: str
-    metric: str
-    expected: str
-    judge: Callable[[Sequence[Record]], Judgement]
-
-    def verdict(self, recipe: str, seed: int, records: Sequence[Record]) -> Verdict:
-        """The verdict on the run `recipe`, which left `records`."""
-        seen = self.judge(records)
-        return Verdict(
-            claim=self.name,
-            text=self.text,
-            where=self.where,
-            metric=self.metric,
-            expected=self.expected,
-            value=seen.value,
-            verdict=seen.verdict,
-            reason=seen.reason,
-            recipe=recipe,
-            seed=seed,
-        )
-
-
-def _nothing(what: str) -> Judgement:
-    return Judgement(None, "cannot tell", f"no {what} in the records: the run has not come that far")
-
-
-def _decide(value: float, holds: bool, reason: str) -> Judgement:
-    if math.isnan(value):
-        return Judgement(None, "cannot tell", "the metric is not a number")
-    return Judgement(value, "holds" if holds else "does not hold", reason)
 
 
 Layers = dict[tuple[str, int | None], float]
@@ -85,35 +39,35 @@ def _place(layer: tuple[str, int | None]) -> str:
 
 def _judge_start(records: Sequence[Record]) -> Judgement:
     if not (start := densities(records, 0)):
-        return _nothing("density at step 0")
+        return nothing("density at step 0")
     layer, value = max(start.items(), key=lambda item: abs(item[1] - 0.5))
     low, high = INITIAL_DENSITY
-    return _decide(value, low <= value <= high, f"farthest from 0.5 of {len(start)} layers: {_place(layer)}")
+    return decide(value, low <= value <= high, f"farthest from 0.5 of {len(start)} layers: {_place(layer)}")
 
 
 def _judge_every_layer(records: Sequence[Record]) -> Judgement:
     if (found := _start_and_end(records)) is None:
-        return _nothing("density after training")
+        return nothing("density after training")
     start, end, step = found
     ratios = {layer: end[layer] / start[layer] for layer in end}
     layer, value = max(ratios.items(), key=lambda item: item[1])
     late = sum(ratio > SPARSER_FACTOR for ratio in ratios.values())
     reason = f"{late} of {len(ratios)} layers above it after {step} steps; the largest is {_place(layer)}"
-    return _decide(value, value <= SPARSER_FACTOR, reason)
+    return decide(value, value <= SPARSER_FACTOR, reason)
 
 
 def _judge_few_percent(records: Sequence[Record]) -> Judgement:
     if (found := _start_and_end(records)) is None:
-        return _nothing("density after training")
+        return nothing("density after training")
     _, end, step = found
     lowest, highest = min(end.values()), max(end.values())
     reason = f"mean of {len(end)} layers from {lowest:.3f} to {highest:.3f} after {step} steps"
-    return _decide(fmean(end.values()), fmean(end.values()) <= FEW_PERCENT, reason)
+    return decide(fmean(end.values()), fmean(end.values()) <= FEW_PERCENT, reason)
 
 
 def _judge_stacks(records: Sequence[Record]) -> Judgement:
     if (found := _start_and_end(records)) is None:
-        return _nothing("density after training")
+        return nothing("density after training")
     start, end, _ = found
     ratios = {}
     for stack in sorted({stack for stack, _ in end}):
@@ -121,24 +75,24 @@ def _judge_stacks(records: Sequence[Record]) -> Judgement:
         ratios[stack or "the one stack"] = after / before
     value = max(ratios.values())
     reason = ", ".join(f"{stack} {ratio:.2f}" for stack, ratio in ratios.items())
-    return _decide(value, value <= SPARSER_FACTOR, reason)
+    return decide(value, value <= SPARSER_FACTOR, reason)
 
 
 def _judge_splits(records: Sequence[Record]) -> Judgement:
     if (found := _start_and_end(records)) is None:
-        return _nothing("density after training")
+        return nothing("density after training")
     _, end, step = found
     train = densities(records, step, "train")
     gaps = {layer: abs(train[layer] - end[layer]) / end[layer] for layer in end.keys() & train.keys() if end[layer]}
     if not gaps:
-        return _nothing("density on both splits")
+        return nothing("density on both splits")
     layer, value = max(gaps.items(), key=lambda item: item[1])
-    return _decide(value, value < SPLIT_GAP, f"largest over {len(gaps)} layers: {_place(layer)}")
+    return decide(value, value < SPLIT_GAP, f"largest over {len(gaps)} layers: {_place(layer)}")
 
 
 def _judge_ends(records: Sequence[Record]) -> Judgement:
     if (found := _start_and_end(records)) is None:
-        return _nothing("density after training")
+        return nothing("density after training")
     _, end, _ = found
     ratios = {}
     for stack in sorted({stack for stack, _ in end}):
@@ -148,7 +102,7 @@ def _judge_ends(records: Sequence[Record]) -> Judgement:
         ratios[stack or "the one stack"] = (layers[0] / middle, layers[-1] / middle)
     value = min(min(pair) for pair in ratios.values())
     seen = "; ".join(f"{stack}: first {a:.2f}, last {b:.2f}" for stack, (a, b) in ratios.items())
-    return _decide(value, value > 1, f"density over that of the middle layers: {seen}")
+    return decide(value, value > 1, f"density over that of the middle layers: {seen}")
 
 
 def _cases(records: Sequence[Record], what: str) -> dict[str, Record]:
@@ -161,7 +115,7 @@ def _z(value: float, error: float | None) -> float:
 
 def _judge_signs(records: Sequence[Record]) -> Judgement:
     if not (found := _cases(records, "gradient_min_z")):
-        return _nothing("gradient of a case")
+        return nothing("gradient of a case")
     case, worst = min(found.items(), key=lambda item: item[1].value)
     num_tests = int(sum(r.value for r in _cases(records, "num_active_neurons").values()))
     needed = bonferroni_z(num_tests)
@@ -174,7 +128,7 @@ def _judge_signs(records: Sequence[Record]) -> Judgement:
 def _judge_closed_forms(records: Sequence[Record]) -> Judgement:
     seen, closed = _cases(records, "gradient"), _cases(records, "gradient_closed_form")
     if not (both := seen.keys() & closed.keys()):
-        return _nothing("closed form")
+        return nothing("closed form")
 
     def gap(case: str) -> float:
         a, b = seen[case], closed[case]
@@ -182,23 +136,23 @@ def _judge_closed_forms(records: Sequence[Record]) -> Judgement:
 
     case = max(sorted(both), key=gap)
     needed = bonferroni_z(len(both), alpha=0.005)
-    return _decide(gap(case), gap(case) <= needed, f"largest of {len(both)} cases: {case}; at most {needed:.1f}")
+    return decide(gap(case), gap(case) <= needed, f"largest of {len(both)} cases: {case}; at most {needed:.1f}")
 
 
 def _judge_controls(records: Sequence[Record]) -> Judgement:
     found = [r for r in records if r.what == "gradient_control"]
     if not found:
-        return _nothing("control")
+        return nothing("control")
     highest = max(found, key=lambda r: _z(r.value, r.error))
     value = _z(highest.value, highest.error)
-    return _decide(value, value <= 0, f"largest z of {len(found)} controls: {highest.case}")
+    return decide(value, value <= 0, f"largest z of {len(found)} controls: {highest.case}")
 
 
 def _judge_step0(records: Sequence[Record], transformers: bool) -> Judgement:
     step0 = [r for r in records if r.what == "gradient_step0" and r.error is not None]
     found = [r for r in step0 if (r.case != "mlp") == transformers]
     if not found:
-        return _nothing("gradient of such a network at step 0")
+        return nothing("gradient of such a network at step 0")
     scores = [_z(r.value, r.error) for r in found]
     needed, against = bonferroni_z(len(found)), bonferroni_z(len(found), alpha=0.005)
     positive, negative = sum(z >= needed for z in scores), sum(z <= -against for z in scores)
@@ -306,7 +260,8 @@ CLAIMS = {
             expected="every layer above the Bonferroni z at 5 %",
             judge=partial(_judge_step0, transformers=True),
         ),
+        *TOPK_CLAIMS,
     )
 }
-TRAINING_CLAIMS = tuple(name for name in CLAIMS if not name.startswith("theorem-"))
+TRAINING_CLAIMS = tuple(name for name in CLAIMS if not name.startswith(("theorem-", "topk-")))
 THEORY_CLAIMS = tuple(name for name in CLAIMS if name.startswith("theorem-"))

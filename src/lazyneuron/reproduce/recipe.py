@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from lazyneuron.data.images import Augmentation
+from lazyneuron.enforce.selection import Selection
 from lazyneuron.models import T5_SIZES, VIT_SIZES
 from lazyneuron.record import UsageError
 
@@ -70,7 +71,8 @@ class Training:
     The optimizers are PyTorch's. "adafactor" has no momentum and scales each update by its parameter's size and by
     min(learning_rate, 1 / sqrt(step)): with 0.01 that is T5X's schedule. `schedule` comes on top: "constant" or
     "linear" (to 0 at `num_steps`), after `warmup_steps` of linear rise. Density is measured on `probe_batches` batches
-    of training data and as many of held-out data, at about `num_probes` log-spaced steps.
+    of training data and as many of held-out data, at about `num_probes` log-spaced steps. `selection` is enforced from
+    the first step on; the density before it is then measured too ("natural_density").
     """
 
     name: str
@@ -90,6 +92,7 @@ class Training:
     checkpoint_every: int = 250
     num_workers: int = 0
     num_threads: int | None = 1
+    selection: Selection | None = None
 
     def __post_init__(self) -> None:
         least = {
@@ -153,7 +156,13 @@ def run_config(run: Run, seed: int, fingerprint: str = "") -> dict[str, Any]:
     `fingerprint` tells the data's content.
     """
     kind = "training" if isinstance(run, Training) else "theory"
-    return {"kind": kind, "seed": seed, "fingerprint": fingerprint, **dataclasses.asdict(run)}
+    config = {"kind": kind, "seed": seed, "fingerprint": fingerprint, **dataclasses.asdict(run)}
+    if isinstance(run, Training):  # folders of before there were selections have no such key
+        del config["selection"]
+        config |= {"selection": run.selection.to_dict()} if run.selection else {}
+    for network in config.get("networks", ()):
+        del network["selection"]
+    return config
 
 
 def probe_steps(num_steps: int, num_probes: int) -> list[int]:

@@ -19,7 +19,7 @@ from lazyneuron.record import LazyneuronError, RunFolder, StoppedError, UsageErr
 from lazyneuron.reproduce.claims import CLAIMS
 from lazyneuron.reproduce.progress import Display, Progress
 from lazyneuron.reproduce.recipe import Run, Scale, T5Task, Task, Theory, ViTTask, run_config
-from lazyneuron.reproduce.recipes import find_recipes
+from lazyneuron.reproduce.recipes import RECIPES, find_recipes
 from lazyneuron.reproduce.recipes.fig2ab import DIGITS, SMALL_IMAGES
 from lazyneuron.stop import stop_signals
 
@@ -136,7 +136,8 @@ def judge(parent: RunFolder) -> list[Verdict]:
     """Judge every claim on every run in a folder, write the verdicts there, and give them back."""
     members = {member.path.name: member for member in parent.members()}
     verdicts = []
-    claims_of = {run.name: recipe.claims for recipe in find_recipes([], parent.config["scale"]) for run in recipe.runs}
+    recipes = find_recipes(RECIPES, parent.config["scale"])
+    claims_of = {run.name: recipe.claims for recipe in recipes for run in recipe.runs}
     for name, member in members.items():
         records = member.records()
         for claim in claims_of.get(name, ()):

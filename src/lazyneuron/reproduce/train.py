@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, cast
 
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
+from lazyneuron.enforce.enforce import enforce
+from lazyneuron.enforce.selection import TopK
 from lazyneuron.measure import watch
 from lazyneuron.record import LazyneuronError, Record, RunFolder, Source, StoppedError, UsageError, device_name
 from lazyneuron.reproduce.progress import Progress
@@ -91,7 +94,9 @@ class _Trainer:
         accelerator, device = self.accelerator, self.accelerator.device
         model = accelerator.unwrap_model(self.model)
         sums = torch.zeros(3, dtype=torch.float64, device=device)
-        with watch(model, self.sites) as probe:
+        selection = self.run.selection
+        natural = watch(model, self.sites, before_selection=True) if selection else None
+        with natural or nullcontext(), watch(model, self.sites, ["active"] if selection else []) as probe:
             for number in range(accelerator.process_index, self.run.probe_batches, accelerator.num_processes):
                 batch = {k: v.to(device) for k, v in self.batches.probe(split, number).items()}
                 with accelerator.autocast():
@@ -103,11 +108,18 @@ class _Trainer:
         place: dict[str, Any] = {"split": split, "step": step, **self._parent}
         if accelerator.num_processes > 1:
             probe.all_reduce()
+            if natural is not None:
+                natural.all_reduce()
         density, num_active, tokens = probe.density, probe.num_active, probe.num_tokens
         for stack, layer, site in numbered(self.sites):
             here = {"site": site.name, "stack": stack, "layer": layer, "num_tokens": tokens[site.name], **place}
             yield Record(what="density", value=density[site.name], unit="fraction", **here)
             yield Record(what="num_active", value=num_active[site.name], unit="neurons/token", **here)
+            if natural is not None:
+                yield Record(what="natural_density", value=natural.density[site.name], unit="fraction", **here)
+                yield Record(what="max_active", value=probe.quantile(1)[site.name], unit="neurons", **here)
+            if isinstance(selection, TopK):
+                yield Record(what="budget", value=selection.k_of(site.d_ff), unit="neurons", **here)
         what = "probe_loss" if split == "train" else "loss"
         yield Record(what=what, value=nats / count, unit="nats", num_tokens=int(count), **place)
         yield Record(what="accuracy", value=hits / count, unit="fraction", num_tokens=int(count), **place)
@@ -178,6 +190,8 @@ def train(
     model = build_model(batches, seed)
     example = {name: value[:1] for name, value in batches.probe("eval", 0).items() if name != "labels"}
     sites = find_sites(model, example)
+    if run.selection is not None:
+        enforce(model, run.selection, sites, example)
     prepared, optimizer = accelerator.prepare(model, _optimizer(run, model))
     source = Source.here(device_name(accelerator.device), torch.get_num_threads())
     trainer = _Trainer(run, batches, folder, seed, accelerator, report, prepared, optimizer, sites, source)
