@@ -239,8 +239,9 @@ class RunFolder:
         return [Verdict(**line) for _, line in _read_lines(self.path / "verdicts.jsonl")]
 
     def members(self) -> list["RunFolder"]:
-        """The run folders directly below this one, by name."""
-        return [RunFolder(file.parent) for file in sorted(self.path.glob("*/config.json"))]
+        """The run folders directly below this one, by name; a saved model's folder, which has a config too, is none."""
+        files = sorted(self.path.glob("*/config.json"))
+        return [RunFolder(file.parent) for file in files if (file.parent / "records.jsonl").exists()]
 
     def log(self, text: str) -> None:
         """Add a line to log.txt: times and events, which are not part of the result."""

@@ -1,6 +1,7 @@
 """A product with a bare down weight takes the selected map, however it is written; other products are left alone."""
 
 import copy
+import pickle
 from collections.abc import Callable
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lazyneuron.enforce.enforce import enforce, release
+from lazyneuron.enforce.enforce import enforce, hooks_in_force, release
 from lazyneuron.enforce.operators import topk
 from lazyneuron.enforce.selection import TopK
 from lazyneuron.enforce.verify import verify
@@ -118,6 +119,8 @@ def test_an_interrupted_forward_selects_nothing_after_release():
         model.product = torch.matmul
         twin = copy.deepcopy(model)
         assert torch.equal(model(h), sparse)
+        (hook,) = hooks_in_force(model).values()
+        assert pickle.loads(pickle.dumps(hook)).running == []
         release(model)
         assert torch.equal(model(h), dense)
         assert torch.equal(twin(h), sparse)

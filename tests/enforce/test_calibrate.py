@@ -65,6 +65,11 @@ def test_models_have_the_density_afterwards(build):
     assert probe.density[first] == pytest.approx(0.1, abs=1 / 672)
 
 
+def test_dropout_plays_no_part(stack, x):
+    model = stack(0.5)
+    assert calibrate(model.train(), [x], 0.2) == calibrate(model.eval(), [x], 0.2)
+
+
 def test_ties_zeros_and_all():
     model = Given()
     h = torch.tensor([[2.0, 2.0, 2.0, 1.0, 0.0, 0.0, 0.0, 0.0]])

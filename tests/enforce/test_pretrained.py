@@ -91,6 +91,18 @@ def test_the_spec_fits_with_and_without_the_head(build, tmp_path):
     assert torch.equal(logits(whole), logits(model))
 
 
+def test_dropouts_are_renamed_with_the_rest(build):
+    model = build("llama")
+    spec = {"up": "layers.0.mlp.up_proj.weight", "gate": None, "down": "layers.0.mlp.down_proj.weight"}
+    site = spec | {"d_model": 16, "d_ff": 32, "activation": "silu"}
+    entry = {"selection": {"kind": "topk", "k": 2}, "site": site, "dropout": "layers.0.mlp.drop"}
+    model.config.lazyneuron = {"layers.0.mlp": entry}
+    with pytest.raises(
+        UsageError, match=r"'model\.layers\.0\.mlp': the model has no dropout 'model\.layers\.0\.mlp\.drop'"
+    ):
+        restore(model)
+
+
 def test_annealing_is_saved_where_it_stands(build, tmp_path):
     model = build("llama")
     enforce(model, Anneal(1.0, 0.1, num_steps=10))

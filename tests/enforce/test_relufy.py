@@ -134,6 +134,14 @@ def test_one_module_for_many_things_is_refused(x):
 
 
 def test_a_config_that_cannot_say_it_is_refused(build):
-    model = build("llama")
-    model.config.hidden_act = "relu"
-    unchanged(model, None, r"model.layers.0.mlp.act_fn: saving would lose its ReLU, as its config has no entry for it")
+    class Hard(hf.LlamaForCausalLM):
+        def __init__(self, config: Any) -> None:
+            super().__init__(config)
+            for layer in self.model.layers:
+                layer.mlp.act_fn = nn.GELU()
+
+    llama = build("llama")
+    message = r"model.layers.0.mlp.act_fn: saving would lose its ReLU, as its config has no entry for it"
+    unchanged(Hard(llama.config), None, message)
+    llama.config.hidden_act = "relu"
+    unchanged(llama, None, message)

@@ -531,3 +531,14 @@ def test_before_selection_sees_the_map_that_another_hook_changes() -> None:
     natural = (model.a.maps[-1] > 0).double().mean().item()
     assert before.density["a"] == natural
     assert after.density["a"] == (model.a.maps[-1][:, :3] > 0).double().sum().item() / 600
+
+
+@pytest.mark.parametrize("shape", [(0, 5, 8), (3, 0, 8), (0, 8)])
+def test_calls_without_a_token_count_nothing(shape: tuple[int, ...]) -> None:
+    """An empty batch passes, and the numbers are those of no token."""
+    model = Stack().eval()
+    sites = find_sites(model, _x(1, 8))
+    with watch(model, sites, statistics="all") as probe:
+        model(torch.empty(shape))
+    assert probe.num_tokens == {"a": 0, "b": 0}
+    assert str(probe.density) == "{'a': nan, 'b': nan}"

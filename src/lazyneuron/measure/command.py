@@ -108,9 +108,11 @@ def measure(options: Options, console: Console) -> Measured:
             length=options.length,
         )
         first = next(data)
-        sites = _sites(loaded, first, options.sites)
+        sites = sites_of(loaded, first, options.sites)
     class_token_in = _class_token(loaded)
-    folder = RunFolder(options.folder, _config(options, loaded, about, sites) | {"fingerprint": _print(loaded, first)})
+    folder = RunFolder(
+        options.folder, _config(options, loaded, about, sites) | {"fingerprint": fingerprint(loaded, first)}
+    )
     notes = [*loaded.notes, f"data: {about}"]
     if loaded.kind == "own" and _has_ids_without_mask(first):
         notes.append("no attention_mask among the inputs: every position counts as a token, padding too")
@@ -136,7 +138,8 @@ def measure(options: Options, console: Console) -> Measured:
     return Measured(folder.path, records, sites, notes + _warnings(records, sites), stopped)
 
 
-def _sites(loaded: Loaded, first: Inputs, choice: str) -> list[Site]:
+def sites_of(loaded: Loaded, first: Inputs, choice: str) -> list[Site]:
+    """The sites of a loaded model that `choice` names; a failure of its forward pass in one line."""
     try:
         return find_sites(loaded.model, first, choice)
     except NoSitesError as error:
@@ -144,12 +147,12 @@ def _sites(loaded: Loaded, first: Inputs, choice: str) -> list[Site]:
     except ValueError as error:
         if choice != "auto":
             raise UsageError(str(error)) from error
-        raise _failed(loaded, error) from error
+        raise failed(loaded, error) from error
     except Exception as error:
-        raise _failed(loaded, error) from error
+        raise failed(loaded, error) from error
 
 
-def _failed(loaded: Loaded, error: Exception) -> LazyneuronError:
+def failed(loaded: Loaded, error: Exception) -> LazyneuronError:
     """A failure of the model's own forward pass, in one line."""
     first = str(error).strip().splitlines() or [""]
     what = "; ".join([f"{type(error).__name__}: {first[0]}", *getattr(error, "__notes__", ())])
@@ -185,7 +188,7 @@ def _config(options: Options, loaded: Loaded, about: str, sites: list[Site]) -> 
     }
 
 
-def _print(loaded: Loaded, first: Inputs) -> str:
+def fingerprint(loaded: Loaded, first: Inputs) -> str:
     """What tells this model and data from others of the same name: of every weight's bits, and of the first batch."""
     found = hashlib.sha256()
     for name, tensor in [*loaded.model.state_dict().items(), *enumerate(tree_leaves(first))]:
@@ -224,7 +227,7 @@ def _run(
             try:
                 _call(loaded, batch, extra)
             except Exception as error:
-                raise _failed(loaded, error) from error
+                raise failed(loaded, error) from error
             num_batches += 1
             seen = max(probe.num_tokens.values())
             bar.update(task, completed=min(seen, options.tokens))

@@ -186,7 +186,7 @@ class Hooks:
     def _hand_on(self, site: Site, h: Tensor, mask_T: Tensor | None) -> None:
         """h as [B, S, F]: where a model flattened the two, a mask tells them, and without one each token is alone."""
         if h.dim() > 2:
-            h_BSF = h.reshape(len(h), -1, h.shape[-1])
+            h_BSF = h.flatten(1, -2)
         else:
             mask: Any = self._masks.get("attention_mask")
             is_told = mask_T is not None and isinstance(mask, Tensor) and mask.numel() == len(h)

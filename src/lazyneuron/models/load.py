@@ -81,6 +81,9 @@ def load(name: str, *, device: str = "cpu", dtype: str | None = None, trust_remo
     checkpoint = _checkpoint(name, trust_remote_code)
     # Not cast again: transformers keeps some weights of some models in float32.
     model, notes = load_model(checkpoint, wanted)
+    if spec := getattr(getattr(model, "config", None), "lazyneuron", None):
+        mend = "lazyneuron.from_pretrained loads it sparse"
+        notes.append(f"{name} was saved with a selection for {len(spec)} MLPs and is loaded dense: {mend}")
     kind = _kind(model)
     processors: list[Any] = [None, None]
     if kind == "text" and "pixel_values" in forward_arguments(model):
