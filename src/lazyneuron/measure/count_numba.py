@@ -59,7 +59,8 @@ def _count_all(lead, h_RF, is_real_T, is_pair_T, firing_PF, tokens_CT, bits_RF, 
     num_rows, num_parts = len(is_real_T), len(firing_PF)
     d_ff = h_RF.shape[1]
     for part in prange(num_parts):
-        sums, sizes, kept = np.zeros(_NUM_BINS), np.zeros(_NUM_BINS, np.int32), np.empty(d_ff + 1, np.int32)
+        sums, sizes = np.zeros(_NUM_BINS + 8), np.zeros(_NUM_BINS + 8, np.int32)
+        kept = np.empty(d_ff + 1, np.int32)
         clean = np.empty(d_ff, np.float32)
         for t in range(num_rows * part // num_parts, num_rows * (part + 1) // num_parts):
             if not is_real_T[t]:
@@ -132,15 +133,14 @@ def _holding(row, bits, largest, sums, sizes, kept):
     """
     lowest = top = np.int64(largest >> _SHIFT)
     total = 0.0
-    for f in range(len(row)):
+    for f in range(len(row)):  # without a branch: zeros go to bins beyond the last, by turns, which nobody reads
         b = bits[f] & _MAGNITUDE
-        if b:
-            place = np.int64(b >> _SHIFT)
-            square = np.float64(row[f]) * np.float64(row[f])
-            sums[place] += square
-            sizes[place] += 1
-            total += square
-            lowest = min(lowest, place)
+        place = np.int64(b >> _SHIFT) if b else np.int64(_NUM_BINS + (f & 7))
+        square = np.float64(row[f]) * np.float64(row[f])
+        sums[place] += square
+        sizes[place] += 1
+        total += square
+        lowest = min(lowest, place)
     place, above, num_above, half = top, 0.0, np.int64(0), np.int64(0)
     for share in (0.90, 0.99):
         goal = share * total
