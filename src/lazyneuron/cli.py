@@ -126,17 +126,8 @@ def _measure_parser() -> ArgumentParser:
     )
     parser.add_argument("--dataset", type=str | None, help="hub data set whose columns give text or images")
     parser.add_argument("--tokens", type=int, default=20_000, help="stop after so many tokens, padding left out")
-    parser.add_argument("--batch", type=int, default=8, help="sequences or images at a time")
-    parser.add_argument("--length", type=int | None, help="tokens of a text window (default: 512 or the model's most)")
-    parser.add_argument("--sites", type=str, default="auto", help="regular expression on the MLPs' module paths")
-    parser.add_argument("--device", type=str | None, help="cpu, cuda, ... (default: cuda where there is one)")
-    parser.add_argument("--dtype", type=str | None, help="float32, bfloat16, float16 (default: the checkpoint's)")
-    parser.add_argument("--out", type=str | None, help="result folder (default: runs/measure-MODEL)")
     parser.add_argument("--json", action="store_true", help="print the numbers as JSON, and nothing else")
-    parser.add_argument("--trust-remote-code", action="store_true", help="run code that comes with the checkpoint")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of a failure")
-    parser.add_argument("--config", action="config", help="a YAML file with any of these options")
-    return parser
+    return _with_model_options(parser, "measure")
 
 
 def _enforce_parser() -> ArgumentParser:
@@ -152,13 +143,18 @@ def _enforce_parser() -> ArgumentParser:
     parser.add_argument("--tokens", type=int, default=20_000, help="held-out tokens (or images) to judge it by")
     parser.add_argument("--text", type=str | None, help="file, folder of *.txt, hf:NAME[/CONFIG], python")
     parser.add_argument("--images", type=str | None, help="folder (one per class), hf:NAME, digits, fashion-mnist")
+    parser.add_argument("--seed", type=int, default=0, help="of fine-tuning's order and dropout")
+    return _with_model_options(parser, "enforce")
+
+
+def _with_model_options(parser: ArgumentParser, verb: str) -> ArgumentParser:
+    """The options of every command that loads a user's model and feeds it."""
     parser.add_argument("--batch", type=int, default=8, help="sequences or images at a time")
     parser.add_argument("--length", type=int | None, help="tokens of a text window (default: 512 or the model's most)")
     parser.add_argument("--sites", type=str, default="auto", help="regular expression on the MLPs' module paths")
-    parser.add_argument("--seed", type=int, default=0, help="of fine-tuning's order and dropout")
     parser.add_argument("--device", type=str | None, help="cpu, cuda, ... (default: cuda where there is one)")
     parser.add_argument("--dtype", type=str | None, help="float32, bfloat16, float16 (default: the checkpoint's)")
-    parser.add_argument("--out", type=str | None, help="result folder (default: runs/enforce-MODEL)")
+    parser.add_argument("--out", type=str | None, help=f"result folder (default: runs/{verb}-MODEL)")
     parser.add_argument("--trust-remote-code", action="store_true", help="run code that comes with the checkpoint")
     parser.add_argument("--debug", action="store_true", help="show the traceback of a failure")
     parser.add_argument("--config", action="config", help="a YAML file with any of these options")

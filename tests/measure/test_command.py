@@ -14,6 +14,7 @@ from lazyneuron.measure import watch
 from lazyneuron.measure.command import Options, measure
 from lazyneuron.measure.records import probe_records
 from lazyneuron.measure.terminal import measured_json, measured_table
+from lazyneuron.models.load import short_name
 from lazyneuron.record import LazyneuronError, RunFolder, UsageError
 
 CODE = '''
@@ -169,7 +170,7 @@ def test_bad_input_is_told_in_one_line(own, console):
     [("gpt2", "gpt2"), ("org/name", "name"), ("mine.build:model", "mine.build:model"), (".", "model"), ("/", "model")],
 )
 def test_the_short_name_and_the_folder(model, title):
-    assert Options(model=model).title == title
+    assert short_name(model) == title
     assert Options(model=model).folder == Path("runs") / f"measure-{title.replace(':', '-')}"
 
 

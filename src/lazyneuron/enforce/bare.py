@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from lazyneuron.enforce.selection import Selection
-from lazyneuron.measure.bare import _FROM_LEFT, _GROUPED, _OPERANDS_AT, BareWeights, _labels, _tensors
+from lazyneuron.measure.bare import FROM_LEFT, GROUPED, OPERANDS_AT, BareWeights, einsum_labels, tensors_in
 from lazyneuron.sites import Site, clean_name
 
 
@@ -30,7 +30,7 @@ class SelectInProducts(BareWeights):
             weight = self._owner._parameters[self._leaf]  # now: FSDP swaps it as it gathers
             assert weight is not None
             self._weights = [(weight, self._site, True)]
-            tensors = list(_tensors((*args, *kwargs.values())))
+            tensors = list(tensors_in((*args, *kwargs.values())))
             weights = {id(x) for x in tensors if self._roles_of(x)}
             found = _map_in(getattr(func, "__name__", ""), args, tensors, weights) if weights else None
             if found is not None:
@@ -60,26 +60,20 @@ def _map_in(name: str, args: Any, tensors: list[Tensor], weights: set[int]) -> t
     if name == "einsum" and args and isinstance(args[0], str):
         at = next(i for i, x in enumerate(tensors) if id(x) in weights)
         return _map_in_einsum(args[0], tensors, at)
-    at = 0 if name in _GROUPED or name in _FROM_LEFT else _OPERANDS_AT.get(name)
+    at = 0 if name in GROUPED or name in FROM_LEFT else OPERANDS_AT.get(name)
     if at is None or len(tensors) < at + 2:
         return None
     a, b = tensors[at : at + 2]
     if (id(a) in weights) == (id(b) in weights):
         return None
-    if name in _FROM_LEFT:
+    if name in FROM_LEFT:
         is_pointwise = id(b) in weights and all(size == 1 for size in b.shape[2:])
         return (a, [-1 if name == "linear" else 1 - b.dim()]) if is_pointwise else None
     return (a, [-1]) if id(b) in weights else (b, [-1 if b.dim() == 1 else -2])
 
 
 def _map_in_einsum(equation: str, operands: list[Tensor], at: int) -> tuple[Tensor, list[int]] | None:
-    left, arrow, right = equation.replace(" ", "").partition("->")
-    terms = [_labels(term, x.dim()) for term, x in zip(left.split(","), operands, strict=True)]
-    every = [label for term in terms for label in term]
-    output = {label for label in every if label in right or label.isdigit()}
-    if not arrow:
-        output |= {label for label in every if every.count(label) == 1}
-    summed = [label for label in terms[at] if label not in output]
+    terms, summed = einsum_labels(equation, operands, at)
     for x, labels in zip(operands, terms, strict=True):
         if labels is not terms[at] and summed and set(summed) <= set(labels):
             return x, [labels.index(label) for label in summed]

@@ -1,7 +1,6 @@
 """`lazyneuron enforce`: a checkpoint made sparse, fine-tuned, judged against its original, and saved."""
 
 import copy
-import re
 import shlex
 import time
 from dataclasses import dataclass, field
@@ -19,11 +18,11 @@ from lazyneuron.enforce.pretrained import restore
 from lazyneuron.enforce.quality import Scored
 from lazyneuron.enforce.relufy import relufy
 from lazyneuron.enforce.selection import TopK
-from lazyneuron.enforce.terminal import step_bar
 from lazyneuron.enforce.verify import verify
 from lazyneuron.measure.command import failed, fingerprint, sites_of
+from lazyneuron.measure.terminal import counting_bar
 from lazyneuron.measure.watch import RELU_LIKE
-from lazyneuron.models.load import Loaded, load
+from lazyneuron.models.load import Loaded, default_folder, load, short_name
 from lazyneuron.models.pretrained import quiet
 from lazyneuron.record import LazyneuronError, Record, RunFolder, Source, UsageError, device_name
 from lazyneuron.sites import Site, find_sites
@@ -67,15 +66,8 @@ class Options:
             raise UsageError(f"fine-tuning in {self.dtype} loses small updates: leave out --dtype")
 
     @property
-    def title(self) -> str:
-        """A short name: the last part of a path, with the one before it where the last says little."""
-        parts = [part for part in re.split(r"[/\\]", self.model) if part not in ("", ".", "..")] or ["model"]
-        return "/".join(parts[-2:] if Path(self.model).exists() and len(parts[-1]) < 8 else parts[-1:])
-
-    @property
     def folder(self) -> Path:
-        stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", self.title).strip(".-") or "model"
-        return self.out or Path("runs") / f"enforce-{stem}"
+        return self.out or default_folder("enforce", self.model)
 
     @property
     def command(self) -> str:
@@ -206,7 +198,7 @@ def _finetune(
     source: Source,
 ) -> None:
     told = time.monotonic()
-    with step_bar(console) as bar:
+    with counting_bar(console, "steps") as bar:
         task = bar.add_task("fine-tuning", total=how.num_steps)
 
         def report(step: int, loss: float) -> None:
@@ -248,7 +240,7 @@ def _config(options: Options, loaded: Loaded, data: Data, sites: list[Site]) -> 
     return {
         "name": "enforce",
         "model": options.model,
-        "title": options.title,
+        "title": short_name(options.model),
         "kind": loaded.kind,
         "data": data.about,
         "density": options.density,

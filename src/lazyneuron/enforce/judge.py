@@ -15,7 +15,7 @@ from lazyneuron.enforce.quality import Evaluation, Scored
 from lazyneuron.enforce.selection import TopK
 from lazyneuron.measure import Probe
 from lazyneuron.measure.command import failed
-from lazyneuron.measure.terminal import token_bar
+from lazyneuron.measure.terminal import counting_bar
 from lazyneuron.models.load import Loaded
 from lazyneuron.record import LazyneuronError, Record, RunFolder, StoppedError
 from lazyneuron.sites import Site, numbered
@@ -61,7 +61,7 @@ class Judge:
         if is_resumed and (state := self.folder.load_checkpoint()) is not None:
             found.load_state(state["evaluation"])
             number, self.seen = state["step"], state["seen"]
-        with stop_signals() as stops, token_bar(self.console) as bar:
+        with stop_signals() as stops, counting_bar(self.console, "tokens") as bar:
             task = bar.add_task(doing, total=limit)
             saved = told = time.monotonic()
             for at, batch in enumerate(self.data.evaluation()):

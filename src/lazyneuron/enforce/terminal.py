@@ -1,11 +1,9 @@
-"""What `lazyneuron enforce` shows in a terminal: a bar of steps while it trains, then one line per density."""
+"""What `lazyneuron enforce` shows in a terminal: one line per density."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from rich import box
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from lazyneuron.record import Record
@@ -22,20 +20,6 @@ _COLUMNS = {
     "cosine": "cosine",
 }
 _IN_PERCENT = (*_SITE_NUMBERS, "accuracy", "agreement")
-
-
-def step_bar(console: Console) -> Progress:
-    """A bar that counts steps and shows the loss, in a terminal only."""
-    return Progress(
-        TextColumn("[bold]{task.description}"),
-        BarColumn(bar_width=24),
-        TextColumn("step {task.completed:,.0f}/{task.total:,.0f}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )
 
 
 def quality_rows(records: Sequence[Record]) -> list[dict[str, Any]]:

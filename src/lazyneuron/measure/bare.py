@@ -11,10 +11,10 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from lazyneuron.sites import Site, is_tracing
 
-_OPERANDS_AT = {"matmul": 0, "__matmul__": 0, "__rmatmul__": 0, "mm": 0, "bmm": 0, "mv": 0}
-_OPERANDS_AT |= {"addmm": 1, "addmv": 1, "baddbmm": 1, "addbmm": 1}
-_GROUPED = {"grouped_mm", "_grouped_mm", "grouped_mm_fallback"}
-_FROM_LEFT = {"linear", "conv1d", "conv2d", "conv3d"}
+OPERANDS_AT = {"matmul": 0, "__matmul__": 0, "__rmatmul__": 0, "mm": 0, "bmm": 0, "mv": 0}
+OPERANDS_AT |= {"addmm": 1, "addmv": 1, "baddbmm": 1, "addbmm": 1}
+GROUPED = {"grouped_mm", "_grouped_mm", "grouped_mm_fallback"}
+FROM_LEFT = {"linear", "conv1d", "conv2d", "conv3d"}
 _GRAD: Any = Tensor.grad
 # A weight, the operand beside it with the summed axis last, whether experts are batched, and which rows are kept.
 _Product = tuple[Tensor, Tensor, bool, Tensor | None]
@@ -50,7 +50,7 @@ class BareWeights(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        tensors = list(_tensors((*args, *kwargs.values())))
+        tensors = list(tensors_in((*args, *kwargs.values())))
         weights = [x for x in tensors if self._roles_of(x)]
         if not weights or is_tracing():
             return func(*args, **kwargs)
@@ -69,7 +69,7 @@ class BareWeights(TorchFunctionMode):
         ]
         # Experts gathered by token, casts, weights computed from parameters alone.
         if not products and not others and func != _GRAD.__get__:
-            for x in _tensors((out,)):
+            for x in tensors_in((out,)):
                 if x.is_floating_point():
                     self._copies[x] = self._roles_of(weights[0])
         return out
@@ -102,12 +102,12 @@ class BareWeights(TorchFunctionMode):
             self._count(site, x)
 
 
-def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+def tensors_in(values: Iterable[Any]) -> Iterator[Tensor]:
     for value in values:
         if isinstance(value, Tensor):
             yield value
         elif isinstance(value, tuple | list):
-            yield from _tensors(value)
+            yield from tensors_in(value)
 
 
 def _products(
@@ -120,19 +120,19 @@ def _products(
             if id(weight) in is_weight:
                 yield from ((weight, x, weight.dim() == 3, None) for x in _summed_in_einsum(args[0], tensors, at))
         return
-    at = 0 if name in _GROUPED or name in _FROM_LEFT else _OPERANDS_AT.get(name)
+    at = 0 if name in GROUPED or name in FROM_LEFT else OPERANDS_AT.get(name)
     if at is None or len(tensors) < at + 2:
         return
     a, b = tensors[at : at + 2]
     if (id(a) in is_weight) == (id(b) in is_weight):
         return
     kept = None
-    if name in _GROUPED and a.dim() + b.dim() == 5:
+    if name in GROUPED and a.dim() + b.dim() == 5:
         offsets = next((x for x in tensors[2:] if not x.is_floating_point()), None)
         if offsets is not None:
             rows = a.shape[0] if a.dim() == 2 else b.shape[1]
             kept = torch.arange(rows, device=offsets.device) < offsets[-1]
-    if name in _FROM_LEFT:
+    if name in FROM_LEFT:
         if id(b) in is_weight and all(size == 1 for size in b.shape[2:]):
             yield b, a if name == "linear" else a.movedim(1 - b.dim(), -1), False, None
     elif id(b) in is_weight:
@@ -143,18 +143,23 @@ def _products(
 
 def _summed_in_einsum(equation: str, operands: Sequence[Tensor], at: int) -> Iterator[Tensor]:
     """The operands beside number `at`, with the axes that the product sums over last: all as one, then each alone."""
+    terms, summed = einsum_labels(equation, operands, at)
+    for x, labels in zip(operands, terms, strict=True):
+        for last in [summed] + [[label] for label in summed if len(summed) > 1]:
+            if labels is not terms[at] and last and set(last) <= set(labels):
+                rest = [axis for axis, label in enumerate(labels) if label not in last]
+                yield x.permute(*rest, *(labels.index(label) for label in last)).flatten(len(rest))
+
+
+def einsum_labels(equation: str, operands: Sequence[Tensor], at: int) -> tuple[list[list[str]], list[str]]:
+    """The label of each axis of each operand, and those of operand number `at` that the product sums over."""
     left, arrow, right = equation.replace(" ", "").partition("->")
     terms = [_labels(term, x.dim()) for term, x in zip(left.split(","), operands, strict=True)]
     every = [label for term in terms for label in term]
     output = {label for label in every if label in right or label.isdigit()}
     if not arrow:
         output |= {label for label in every if every.count(label) == 1}
-    summed = [label for label in terms[at] if label not in output]
-    for x, labels in zip(operands, terms, strict=True):
-        for last in [summed] + [[label] for label in summed if len(summed) > 1]:
-            if labels is not terms[at] and last and set(last) <= set(labels):
-                rest = [axis for axis, label in enumerate(labels) if label not in last]
-                yield x.permute(*rest, *(labels.index(label) for label in last)).flatten(len(rest))
+    return terms, [label for label in terms[at] if label not in output]
 
 
 def _labels(term: str, dim: int) -> list[str]:

@@ -2,7 +2,6 @@
 
 import hashlib
 import itertools
-import re
 import shlex
 import time
 from collections.abc import Iterator, Mapping
@@ -16,10 +15,10 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from lazyneuron.measure.records import probe_records
-from lazyneuron.measure.terminal import token_bar
+from lazyneuron.measure.terminal import counting_bar
 from lazyneuron.measure.watch import RELU_LIKE, Probe, watch
 from lazyneuron.models.feed import Inputs, batches
-from lazyneuron.models.load import Loaded, forward_arguments, load
+from lazyneuron.models.load import Loaded, default_folder, forward_arguments, load, short_name
 from lazyneuron.record import LazyneuronError, Record, RunFolder, Source, StoppedError, UsageError, device_name
 from lazyneuron.sites import NoSitesError, Site, find_sites
 from lazyneuron.stop import stop_signals
@@ -55,15 +54,8 @@ class Options:
                 raise UsageError(f"{name} must be 1 or more; got {getattr(self, name)}")
 
     @property
-    def title(self) -> str:
-        """A short name: the last part of a path, with the one before it where the last says little."""
-        parts = [part for part in re.split(r"[/\\]", self.model) if part not in ("", ".", "..")] or ["model"]
-        return "/".join(parts[-2:] if Path(self.model).exists() and len(parts[-1]) < 8 else parts[-1:])
-
-    @property
     def folder(self) -> Path:
-        stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", self.title).strip(".-") or "model"
-        return self.out or Path("runs") / f"measure-{stem}"
+        return self.out or default_folder("measure", self.model)
 
     @property
     def command(self) -> str:
@@ -176,7 +168,7 @@ def _config(options: Options, loaded: Loaded, about: str, sites: list[Site]) -> 
     return {
         "name": "measure",
         "model": options.model,
-        "title": options.title,
+        "title": short_name(options.model),
         "kind": loaded.kind,
         "data": about,
         "tokens": options.tokens,
@@ -217,8 +209,8 @@ def _run(
         num_batches = state["step"]
         folder.log(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} goes on after {num_batches} batches")
     extra = _savings(loaded)
-    with stop_signals() as stops, token_bar(console) as bar, torch.inference_mode(), probe:
-        task = bar.add_task(options.title[-30:], total=options.tokens)
+    with stop_signals() as stops, counting_bar(console, "tokens") as bar, torch.inference_mode(), probe:
+        task = bar.add_task(short_name(options.model)[-30:], total=options.tokens)
         saved = told = time.monotonic()
         for batch in itertools.islice(data, num_batches, None):
             seen = max(probe.num_tokens.values())

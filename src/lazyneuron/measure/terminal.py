@@ -13,12 +13,12 @@ from lazyneuron.record import Record
 from lazyneuron.sites import Site
 
 
-def token_bar(console: Console) -> Progress:
-    """A bar that counts tokens, shown in a terminal only."""
+def counting_bar(console: Console, unit: str) -> Progress:
+    """A bar that counts what is called `unit`, shown in a terminal only."""
     return Progress(
         TextColumn("[bold]{task.description}"),
         BarColumn(bar_width=24),
-        TextColumn("{task.completed:,.0f}/{task.total:,.0f} tokens"),
+        TextColumn("{task.completed:,.0f}/{task.total:,.0f} " + unit),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),

@@ -97,6 +97,18 @@ def load(name: str, *, device: str = "cpu", dtype: str | None = None, trust_remo
     return Loaded(name, _ready(model, device, None), kind, *processors, dtype=wanted, notes=tuple(notes))
 
 
+def short_name(name: str) -> str:
+    """What to call a model in a title: the last part of a path, with the one before it where the last says little."""
+    parts = [part for part in re.split(r"[/\\]", name) if part not in ("", ".", "..")] or ["model"]
+    return "/".join(parts[-2:] if Path(name).exists() and len(parts[-1]) < 8 else parts[-1:])
+
+
+def default_folder(verb: str, name: str) -> Path:
+    """Where a verb keeps what it found of the model called `name`, unless told otherwise."""
+    stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", short_name(name)).strip(".-") or "model"
+    return Path("runs") / f"{verb}-{stem}"
+
+
 def _ready(model: nn.Module, device: str, dtype: torch.dtype | None) -> nn.Module:
     return model.to(device=device, dtype=dtype).eval()
 
