@@ -269,15 +269,15 @@ class RunFolder:
         """Say that the run has come to its end: it is never run again in this folder."""
         (self.path / "done").touch()
 
-    def checkpoints(self) -> list[Path]:
-        """Checkpoint files, oldest first."""
-        return sorted(self.path.glob("checkpoint-*.pt"))
+    def checkpoints(self, name: str = "checkpoint") -> list[Path]:
+        """Checkpoint files, oldest first; a run of several stages calls those of each stage by another `name`."""
+        return sorted(self.path.glob(f"{name}-[0-9]*.pt"))
 
-    def save_checkpoint(self, step: int, state: dict[str, Any], keep: int = 2) -> Path:
-        """Write `state` for `step`, whole or not at all, and remove all but the newest `keep` checkpoints."""
+    def save_checkpoint(self, step: int, state: dict[str, Any], keep: int = 2, name: str = "checkpoint") -> Path:
+        """Write `state` for `step`, whole or not at all, and remove all but the newest `keep` of this `name`."""
         import torch
 
-        path = self.path / f"checkpoint-{step:09d}.pt"
+        path = self.path / f"{name}-{step:09d}.pt"
         temporary = path.with_suffix(".tmp")
         try:
             with temporary.open("wb") as file:
@@ -287,15 +287,15 @@ class RunFolder:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
-        for old in self.checkpoints()[:-keep]:
+        for old in self.checkpoints(name)[:-keep]:
             old.unlink()
         return path
 
-    def load_checkpoint(self, map_location: str = "cpu") -> dict[str, Any] | None:
+    def load_checkpoint(self, map_location: str = "cpu", name: str = "checkpoint") -> dict[str, Any] | None:
         """The newest checkpoint's state, its `step` and `records_size` included; None if there is none."""
         import torch
 
-        if not (found := self.checkpoints()):
+        if not (found := self.checkpoints(name)):
             return None
         path = found[-1]
         try:

@@ -1,13 +1,20 @@
 """Small models to enforce selections on, and what their maps are without any hook of ours."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import transformers as hf
+from rich.console import Console
 from torch import Tensor, nn
 
+from lazyneuron.enforce.options import Options
+from lazyneuron.models.pretrained import quiet
+from tests.models import conftest as families
+
+TEXT = "\n\n".join(f"Paragraph number {i} says that {i} plus {i} makes {2 * i}." for i in range(60))
 SMALL = {"vocab_size": 50, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 LLAMA = SMALL | {"num_key_value_heads": 2, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 MOE = LLAMA | {"num_local_experts": 4, "num_experts_per_tok": 2}
@@ -79,3 +86,39 @@ def stack() -> Callable[..., Any]:
 @pytest.fixture
 def x() -> Tensor:
     return random(3, 5, 8)
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """`checkpoints(family)` is the folder of that tiny model and its tokenizer; "text.txt" lies beside it."""
+    root = tmp_path_factory.mktemp("checkpoints")
+    (root / "text.txt").write_text(TEXT)
+
+    def made(family: str) -> Path:
+        folder = root / family
+        if not folder.exists():
+            with quiet():
+                families.build(family).save_pretrained(folder)
+            tokenizer = families.byte_tokenizer(*families.FAMILIES[family][2], num_sentinels=30 * (family == "t5"))
+            tokenizer.save_pretrained(folder)
+        return folder
+
+    return made
+
+
+@pytest.fixture
+def options(checkpoints: Callable[[str], Path], tmp_path: Path) -> Callable[..., Options]:
+    """`options(family, ...)` asks for a quick conversion of it."""
+
+    def made(family: str = "llama", out: str = "out", **chosen: Any) -> Options:
+        folder = checkpoints(family)
+        quick: dict[str, Any] = {"density": 4 / 32, "sweep": (1.0, 0.5), "tokens": 90, "batch": 2, "length": 24}
+        text = str(folder.parent / "text.txt")
+        return Options(model=str(folder), **{"text": text, **quick, **chosen}, out=tmp_path / out)
+
+    return made
+
+
+@pytest.fixture
+def console() -> Console:
+    return Console(quiet=True)

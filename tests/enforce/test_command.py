@@ -1,7 +1,5 @@
 """`convert` from a checkpoint to a saved sparse one: its numbers, resumed, stopped, and refused in one line."""
 
-import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,58 +9,22 @@ import torch
 import transformers as hf
 from rich.console import Console
 
-from lazyneuron.enforce.command import SWEEP, Options, convert
+from lazyneuron.enforce.command import convert
 from lazyneuron.enforce.enforce import enforced
 from lazyneuron.enforce.finetune import Finetuning
 from lazyneuron.enforce.heldout import text_data
+from lazyneuron.enforce.options import SWEEP, Options
 from lazyneuron.enforce.pretrained import from_pretrained
-from lazyneuron.enforce.quality import Evaluation, Tally, answer
+from lazyneuron.enforce.quality import Tally, answer
 from lazyneuron.enforce.terminal import quality_rows, quality_table
 from lazyneuron.enforce.verify import verify
 from lazyneuron.models.load import load
 from lazyneuron.models.pretrained import quiet
-from lazyneuron.record import RunFolder, StoppedError, UsageError
-from tests.models.conftest import FAMILIES, build, byte_tokenizer
+from lazyneuron.record import RunFolder, UsageError
+from tests.models.conftest import build, byte_tokenizer
 
-TEXT = "\n\n".join(f"Paragraph number {i} says that {i} plus {i} makes {2 * i}." for i in range(60))
 K = 4
 HOW = Finetuning(num_steps=6, learning_rate=1e-2, log_every=2, distill=0.5)
-
-
-@pytest.fixture(scope="session")
-def checkpoints(tmp_path_factory):
-    """`checkpoints(family)` is the folder of that tiny model and its tokenizer; "text.txt" lies beside it."""
-    root = tmp_path_factory.mktemp("checkpoints")
-    (root / "text.txt").write_text(TEXT)
-
-    def made(family: str) -> Path:
-        folder = root / family
-        if not folder.exists():
-            with quiet():
-                build(family).save_pretrained(folder)
-            tokenizer = byte_tokenizer(*FAMILIES[family][2], num_sentinels=30 * (family == "t5"))
-            tokenizer.save_pretrained(folder)
-        return folder
-
-    return made
-
-
-@pytest.fixture
-def options(checkpoints, tmp_path):
-    """`options(family, ...)` asks for a quick conversion of it."""
-
-    def made(family: str = "llama", out: str = "out", **chosen) -> Options:
-        folder = checkpoints(family)
-        quick = {"density": K / 32, "sweep": (1.0, 0.5), "tokens": 90, "batch": 2, "length": 24}
-        text = str(folder.parent / "text.txt")
-        return Options(model=str(folder), **{"text": text, **quick, **chosen}, out=tmp_path / out)
-
-    return made
-
-
-@pytest.fixture
-def console() -> Console:
-    return Console(quiet=True)
 
 
 def values(records):
@@ -129,44 +91,8 @@ def test_relufied_and_fine_tuned_it_is_better_than_only_converted(options, conso
     assert reloaded.config.hidden_act == "relu"
     assert quality_of(reloaded, options()).loss == pytest.approx(found["finetuned", K / 32, "loss"], rel=1e-12)
     assert verify(reloaded, {"input_ids": torch.arange(10, 40)[None]})
-    assert RunFolder(converted.folder).checkpoints() == []
+    assert list(converted.folder.glob("*.pt")) == []
     assert not any("top-k is by magnitude" in note for note in converted.notes)
-
-
-def stopping(patch, target, name, at):
-    """Let the process be interrupted at the call of that number."""
-    real, calls = getattr(target, name), []
-
-    def call(*arguments, **more):
-        calls.append(1)
-        if len(calls) == at:
-            os.kill(os.getpid(), signal.SIGINT)
-        return real(*arguments, **more)
-
-    patch.setattr(target, name, call)
-
-
-def test_stopped_anywhere_it_goes_on_to_the_same_records(options, console, monkeypatch):
-    whole = convert(options(finetune=HOW), console)
-    asked = options(finetune=HOW, out="parted")
-    with monkeypatch.context() as patch:
-        stopping(patch, Evaluation, "add", 1)
-        with pytest.raises(StoppedError, match="stopped judging after 48 of 90; the same command goes on"):
-            convert(asked, console)
-    assert len(RunFolder(asked.folder).checkpoints()) == 1
-    with monkeypatch.context() as patch:
-        stopping(patch, sys.modules["lazyneuron.enforce.finetune"], "objective", 3)
-        with pytest.raises(StoppedError, match="stopped at step 3 of 6"):
-            convert(asked, console)
-    with monkeypatch.context() as patch:
-        stopping(patch, Evaluation, "add", 1)
-        with pytest.raises(StoppedError, match="stopped judging again after 48 of 90"):
-            convert(asked, console)
-    rest = convert(asked, console)
-    told = [(r.case, r.x, r.what, r.site, r.step, r.value) for r in rest.records]
-    assert told == [(r.case, r.x, r.what, r.site, r.step, r.value) for r in whole.records]
-    ours, theirs = (from_pretrained(str(each.model)).state_dict() for each in (rest, whole))
-    assert all(torch.equal(weight, theirs[name]) for name, weight in ours.items())
 
 
 def test_an_image_classifier_and_a_model_without_a_head(tmp_path, checkpoints, console):
@@ -195,7 +121,7 @@ def test_an_image_classifier_and_a_model_without_a_head(tmp_path, checkpoints, c
 def test_the_table_has_a_line_for_each_density(options, console):
     converted = convert(options(finetune=HOW), console)
     rows = quality_rows(converted.records)
-    assert [row["case"] for row in rows] == ["before", "converted", "sweep", "sweep", "finetuned"]
+    assert [row["case"] for row in rows] == ["before", "converted", "sweep", "sweep", *["finetuned"] * 3, "control"]
     assert rows[1]["density"] <= K / 32
     shown = Console(width=120)
     with shown.capture() as captured:

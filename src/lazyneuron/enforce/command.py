@@ -1,91 +1,35 @@
 """`lazyneuron enforce`: a checkpoint made sparse, fine-tuned, judged against its original, and saved."""
 
 import copy
-import shlex
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any, cast
 
 import torch
 from rich.console import Console
 
-from lazyneuron.enforce.enforce import enforce, enforced
+from lazyneuron.enforce.enforce import assigned, enforce, enforced, release
 from lazyneuron.enforce.finetune import Finetuning, finetune
 from lazyneuron.enforce.heldout import Data, image_data, text_data
-from lazyneuron.enforce.judge import Judge
+from lazyneuron.enforce.judge import ASKED, Judge, Key
+from lazyneuron.enforce.options import Options
 from lazyneuron.enforce.pretrained import restore
 from lazyneuron.enforce.quality import Scored
 from lazyneuron.enforce.relufy import relufy
-from lazyneuron.enforce.selection import TopK
+from lazyneuron.enforce.selection import Anneal, TopK
 from lazyneuron.enforce.verify import verify
 from lazyneuron.measure.command import failed, fingerprint, sites_of
 from lazyneuron.measure.terminal import counting_bar
 from lazyneuron.measure.watch import RELU_LIKE
-from lazyneuron.models.load import Loaded, default_folder, load, short_name
+from lazyneuron.models.load import Loaded, load, short_name
 from lazyneuron.models.pretrained import quiet
 from lazyneuron.record import LazyneuronError, Record, RunFolder, Source, UsageError, device_name
 from lazyneuron.sites import Site, find_sites
 
-SWEEP = (1.0, 0.5, 0.25, 0.12, 0.08, 0.04, 0.02)
 _SECONDS_BETWEEN_LINES = 20.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """What to convert: a model (see `models.load`), to which density, how to fine-tune it, and what to judge it by.
-
-    `tokens` is how many tokens of held-out text (or how many images) it is judged by; the last batch is not cut.
-    `finetune` None leaves the weights as they are.
-    """
-
-    model: str
-    density: float = 0.05
-    relufy: bool = False
-    finetune: Finetuning | None = None
-    text: str | None = None
-    images: str | None = None
-    sweep: tuple[float, ...] = SWEEP
-    tokens: int = 20_000
-    batch: int = 8
-    length: int | None = None
-    sites: str = "auto"
-    device: str | None = None
-    dtype: str | None = None
-    out: Path | None = None
-    trust_remote_code: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("tokens", "batch"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} must be 1 or more; got {getattr(self, name)}")
-        for density in (self.density, *self.sweep):
-            if not 0 < density <= 1:
-                raise UsageError(f"a density must be above 0 and at most 1 (0.05 keeps 5 %); got {density}")
-        if self.finetune is not None and self.dtype not in (None, "float32"):
-            raise UsageError(f"fine-tuning in {self.dtype} loses small updates: leave out --dtype")
-
-    @property
-    def folder(self) -> Path:
-        return self.out or default_folder("enforce", self.model)
-
-    @property
-    def command(self) -> str:
-        """The command line that asks for this."""
-        words = ["lazyneuron", "enforce", self.model, "--density", f"{self.density:g}"]
-        words += ["--relufy"] * self.relufy
-        if how := self.finetune:
-            words += ["--finetune", "--steps", str(how.num_steps), "--lr", f"{how.learning_rate:g}"]
-            words += ["--distill", f"{how.distill:g}"] if how.distill else []
-            words += ["--seed", str(how.seed)] if how.seed else []
-        for name in ("text", "images", "length", "device", "dtype"):
-            if (value := getattr(self, name)) is not None:
-                words += [f"--{name}", str(value)]
-        words += ["--sweep", ",".join(f"{density:g}" for density in self.sweep)] if self.sweep != SWEEP else []
-        words += ["--tokens", str(self.tokens), "--batch", str(self.batch)]
-        words += ["--sites", self.sites] if self.sites != "auto" else []
-        words += ["--out", str(self.out)] if self.out else []
-        return shlex.join(words + ["--trust-remote-code"] * self.trust_remote_code)
+_STAGES = ("judging", "finetuning", "judging-finetuned", "control", "judging-control")
 
 
 @dataclass(frozen=True)
@@ -104,13 +48,17 @@ class Converted:
 
 
 def convert(options: Options, console: Console) -> Converted:
-    """Load the model, enforce the density, judge it over the sweep, fine-tune and judge it again, and save it.
+    """Load the model, enforce the selection, judge it over the sweep, fine-tune and judge it again, and save it.
 
-    Records have `case` "before" (the original), "converted" and "finetuned" (at the density asked for), and "sweep"
-    (the converted model at others), with `x` the density asked for: loss, perplexity, accuracy, agreement, kl or cosine
-    as `enforce.quality.Quality` has them, and each site's density (kept) and natural_density. A folder that is done is
-    read; one that was interrupted goes on. Raises StoppedError after Ctrl-C, UsageError for what cannot be loaded, fed
-    or enforced, LazyneuronError where the model gives NaN. The original stays in memory beside the converted model.
+    Records have split "eval", `x` and a `case`. "before" is the original, "converted" the model as asked, at the mean
+    over its sites' densities, and "sweep" it at other densities, the same everywhere. "finetuned" is the fine-tuned
+    model at all of these, and "control" the original fine-tuned alike (steps, order of data, dropout, loss) without any
+    selection, at 1. What they hold: loss, perplexity, accuracy, agreement, kl or cosine as `enforce.quality.Quality`
+    has them, and each site's density (kept) and natural_density.
+
+    A folder that is done is read; one that was interrupted goes on. Raises StoppedError after Ctrl-C, UsageError for
+    what cannot be loaded, fed or enforced, LazyneuronError where the model gives NaN. In memory there are the original
+    and one other model at a time.
     """
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     with console.status(f"loading {options.model}"):
@@ -121,41 +69,73 @@ def convert(options: Options, console: Console) -> Converted:
         restore(loaded.model)
         had_selections = bool(enforced(loaded.model))
         sites = sites_of(loaded, first.inputs, options.sites)
+        _check_budgets(options, sites)
     config = _config(options, loaded, data, sites) | {"fingerprint": fingerprint(loaded, first.inputs)}
-    folder = RunFolder(options.folder, config)
+    folder, how = RunFolder(options.folder, config), options.finetune
     notes = [*loaded.notes, f"data: {data.about}"]
     if had_selections:
         notes.append(f"{options.model} was saved with selections in force: 'before' is with them")
-    if options.finetune and not data.is_labelled and not options.finetune.distill:
+    if how and not data.is_labelled and not how.distill:
         raise UsageError("the data have no labels for this model, so only its original can teach it: give --distill 1")
+    if how and options.control and not data.is_labelled:
+        notes.append("no control: without labels the original would only learn its own answers")
     if folder.is_done():
         notes.append(f"{folder.path} was made before: its records are shown")
         return Converted(folder.path, folder.records(), sites, notes)
-    original = copy.deepcopy(loaded.model).requires_grad_(False)
-    sites = _convert(loaded, first, sites, options)
-    if smooth := sorted({site.activation for site in sites} - RELU_LIKE):
+    learns = {name for name, weight in loaded.model.named_parameters() if weight.requires_grad}
+    loaded.model.requires_grad_(False)
+    sparse = _copied(loaded, learns)
+    made = _convert(sparse, first, sites, options)
+    if smooth := sorted({site.activation for site in made} - RELU_LIKE):
         notes.append(f"{', '.join(smooth)}: top-k is by magnitude there; --relufy swaps GELU and SiLU for ReLU")
     source = Source.here(device_name(torch.device(device)), torch.get_num_threads())
-    seed = options.finetune.seed if options.finetune else 0
-    judge = Judge(loaded, original, sites, data, options.tokens, folder, console, {"seed": seed, "source": source})
-    if not any(record.case == "converted" for record in folder.records()):
+    parent = {"seed": how.seed if how else 0, "source": source}
+    judge = Judge(loaded, made, data, options.tokens, folder, console, parent)
+    asked, key = _asked(sparse.model, options)
+    sweep = list(dict.fromkeys(sorted(options.sweep, reverse=True)))
+    judged = {record.case for record in folder.records() if record.split == "eval"}
+    if "converted" not in judged:
+        cases: list[tuple[str, float, Key]] = [("before", 1.0, None), ("converted", asked, key)]
+        records = judge(sparse.model, cases + [("sweep", x, x) for x in sweep], "judging", "judging")
         folder.truncate_records(0)
-        densities = list(dict.fromkeys([*sorted(options.sweep, reverse=True), options.density]))
-        cases = [("before", 1.0, None), ("converted", options.density, options.density)]
-        cases += [("sweep", density, density) for density in densities if density in options.sweep]
-        records = judge(densities, cases, "judging")
-        _forget_checkpoints(folder)
         folder.append(records)
-    if options.finetune:
-        _finetune(loaded, original, sites, data, options.finetune, folder, console, source)
-        folder.append(judge([options.density], [("finetuned", options.density, options.density)], "judging again"))
-    verify(loaded.model, first.inputs)
-    _save(loaded, folder)
+        _forget_checkpoints(folder, "judging")
+    if "finetuned" not in judged:
+        if how:
+            _train(sparse, loaded, made, data, options, folder, console, source, "finetuning")
+        verify(sparse.model, first.inputs)
+        _save(sparse, folder)
+        if how:
+            cases = [("finetuned", asked, key), *(("finetuned", x, x) for x in sweep if x != asked)]
+            folder.append(judge(sparse.model, cases, "judging again", "judging-finetuned"))
+            _forget_checkpoints(folder, "finetuning", "judging-finetuned")
+    del sparse
+    if how and options.control and data.is_labelled and "control" not in judged:
+        dense = _copied(loaded, learns)
+        release(dense.model)
+        _train(dense, loaded, sites, data, options, folder, console, source, "control")
+        enforce(dense.model, TopK(density=1.0), sites, first.inputs)
+        folder.append(judge(dense.model, [("control", 1.0, 1.0)], "judging the control", "judging-control"))
     folder.mark_done()
-    _forget_checkpoints(folder)
-    if judge.seen < options.tokens:
+    _forget_checkpoints(folder, *_STAGES)
+    if 0 < judge.seen < options.tokens:
         notes.append(f"the held-out data ended after {judge.seen:,} of {options.tokens:,}")
-    return Converted(folder.path, folder.records(), sites, notes)
+    return Converted(folder.path, folder.records(), made, notes)
+
+
+def _copied(loaded: Loaded, learns: set[str]) -> Loaded:
+    """Another model like the original, of which the weights named in `learns` can be trained."""
+    model = copy.deepcopy(loaded.model)
+    for name, weight in model.named_parameters():
+        weight.requires_grad_(name in learns)
+    return replace(loaded, model=model)
+
+
+def _asked(model: torch.nn.Module, options: Options) -> tuple[float, Key]:
+    """The mean over the sites of the density asked for, and the key under which a `Judge` judges it."""
+    if not options.budgets:
+        return options.density, options.density
+    return fmean(entry["selection"]["density"] for entry in enforced(model).values()), ASKED
 
 
 def _data(loaded: Loaded, options: Options) -> Data:
@@ -174,54 +154,76 @@ def _data(loaded: Loaded, options: Options) -> Data:
     return image_data(loaded, options.images, **how)
 
 
+def _check_budgets(options: Options, sites: list[Site]) -> None:
+    """Refuse a wrong expression before the folder is made."""
+    try:
+        assigned(options.selection, sites)
+    except ValueError as error:
+        raise UsageError(f"--budgets: {error}") from error
+
+
 def _convert(loaded: Loaded, first: Scored, sites: list[Site], options: Options) -> list[Site]:
-    """Swap activations if asked to and enforce the density on `sites`; the sites as they are now."""
+    """Swap activations if asked to and enforce what is asked on `sites`; the sites as they are now."""
     try:
         if options.relufy:
             relufy(loaded.model, first.inputs)
             names = {site.name for site in sites}
             sites = [site for site in find_sites(loaded.model, first.inputs) if site.name in names]
-        enforce(loaded.model, TopK(density=options.density), sites, first.inputs)
+        enforce(loaded.model, options.selection, sites, first.inputs)
     except ValueError as error:
         raise UsageError(f"{loaded.name}: {error}") from error
     return sites
 
 
-def _finetune(
+def _train(
+    taught: Loaded,
     loaded: Loaded,
-    original: torch.nn.Module,
     sites: list[Site],
     data: Data,
-    how: Finetuning,
+    options: Options,
     folder: RunFolder,
     console: Console,
     source: Source,
+    case: str,
 ) -> None:
-    told = time.monotonic()
+    """Fine-tune `taught` beside its original, `loaded`; what was in force is so afterwards, annealed or not."""
+    how, told = options.finetune or Finetuning(), time.monotonic()
+    doing = "fine-tuning" if case == "finetuning" else "fine-tuning the control"
+    written = enforced(taught.model)
+    if options.anneal and written:
+        enforce(taught.model, {name: _annealed(entry, how.num_steps) for name, entry in written.items()})
     with counting_bar(console, "steps") as bar:
-        task = bar.add_task("fine-tuning", total=how.num_steps)
+        task = bar.add_task(doing, total=how.num_steps)
 
         def report(step: int, loss: float) -> None:
             nonlocal told
-            bar.update(task, completed=step, description=f"fine-tuning, loss {loss:.3f}")
+            bar.update(task, completed=step, description=f"{doing}, loss {loss:.3f}")
             if not console.is_terminal and time.monotonic() - told > _SECONDS_BETWEEN_LINES:
                 told = time.monotonic()
-                line = f"fine-tuning, step {step:,}/{how.num_steps:,}, loss {loss:.3f}"
+                line = f"{doing}, step {step:,}/{how.num_steps:,}, loss {loss:.3f}"
                 console.print(line, highlight=False, soft_wrap=True)
 
+        settings: dict[str, Any] = {"original": loaded.model, "source": source, "case": case, "report": report}
         try:
-            finetune(
-                loaded.model, data.training, how, folder, sites=sites, original=original, source=source, report=report
-            )
+            finetune(taught.model, data.training, how, folder, sites=sites, **settings)
         except LazyneuronError:
             raise
         except RuntimeError as error:
-            raise failed(loaded, error) from error
+            raise failed(taught, error) from error
+    if options.anneal and written:
+        enforce(taught.model, written)
 
 
-def _forget_checkpoints(folder: RunFolder) -> None:
-    for checkpoint in folder.checkpoints():
-        checkpoint.unlink()
+def _annealed(entry: dict[str, Any], num_steps: int) -> dict[str, Any]:
+    """What `enforced` says of a site under top-k, its density falling to the same from 1."""
+    falling = Anneal(start=1.0, end=entry["selection"]["density"], num_steps=num_steps)
+    return entry | {"selection": falling.to_dict()}
+
+
+def _forget_checkpoints(folder: RunFolder, *stages: str) -> None:
+    for stage in stages:
+        for checkpoint in folder.checkpoints(stage):
+            checkpoint.unlink()
 
 
 def _save(loaded: Loaded, folder: RunFolder) -> None:
@@ -244,9 +246,12 @@ def _config(options: Options, loaded: Loaded, data: Data, sites: list[Site]) -> 
         "kind": loaded.kind,
         "data": data.about,
         "density": options.density,
+        "budgets": dict(options.budgets),
         "relufy": options.relufy,
         "sweep": list(options.sweep),
         "finetune": None if how is None else {name: getattr(how, name) for name in how.__dataclass_fields__},
+        "anneal": options.anneal,
+        "control": options.control and how is not None,
         "tokens": options.tokens,
         "batch_size": options.batch,
         "device": str(parameter.device),

@@ -125,7 +125,7 @@ def _choose(
                 raise
             mend = "pass a batch as example_inputs="
             raise UsageError(f"{name} does not run on its dummy inputs alone: {mend}") from error
-    kept = [(site, chosen) for site, chosen in _assigned(selection, found)]
+    kept = [(site, chosen) for site, chosen in assigned(selection, found)]
     for site, chosen in kept:
         chosen.check(site)
     after = [site for site, chosen in kept if not chosen.is_before_activation]
@@ -139,7 +139,8 @@ def _choose(
     return [(site, chosen, dropouts.get(site.name)) for site, chosen in kept]
 
 
-def _assigned(selection: Any, sites: Sequence[Site]) -> list[tuple[Site, Selection]]:
+def assigned(selection: Any, sites: Sequence[Site]) -> list[tuple[Site, Selection]]:
+    """The sites that a selection, or a mapping to selections, is for, each with its own."""
     if isinstance(selection, Selection):
         return [(site, selection) for site in sites]
     names = {site.name for site in sites}

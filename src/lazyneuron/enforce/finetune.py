@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from lazyneuron.enforce.enforce import hooks_in_force, set_step
 from lazyneuron.enforce.quality import Answer, Scored, answer
+from lazyneuron.enforce.selection import Anneal
 from lazyneuron.measure import watch
 from lazyneuron.record import LazyneuronError, Record, RunFolder, Source, StoppedError, UsageError
 from lazyneuron.sites import Site, numbered
@@ -91,13 +93,16 @@ def finetune(
     sites: Sequence[Site] = (),
     original: nn.Module | None = None,
     source: Source | None = None,
+    case: str = "finetuning",
     report: Callable[[int, float], None] = lambda step, loss: None,
 ) -> None:
     """Train `model` in place, from the newest checkpoint of `folder` if there is one; it is left in eval mode.
 
+    Each `Anneal` in force is brought to the step at hand. Checkpoints and records are those of this `case`.
+
     `batches(step)` gives the batches from that step on; `original` teaches where `how.distill` is not zero. Records:
     every `log_every` steps the mean loss, and each of the `sites`' density, kept and natural, on that step's batch
-    after it, with case "finetuning". `report` is called after each step. On a CPU an interrupted run comes to the same
+    after it, with split "train". `report` is called after each step. On a CPU an interrupted run comes to the same
     bits as one that was not. Raises StoppedError after SIGINT or SIGTERM, between two steps and once a checkpoint is
     written; LazyneuronError, with the step, when the loss is no longer finite.
     """
@@ -107,9 +112,10 @@ def finetune(
         {"params": [weight for weight in trained if weight.dim() <= 1], "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=how.learning_rate)
-    start, loss_sum = _load(model, optimizer, folder)
+    start, loss_sum = _load(model, optimizer, folder, case)
+    is_annealed = any(isinstance(hook.selection, Anneal) for hook in hooks_in_force(model).values())
     parent: dict[str, Any] = {"recipe": "enforce", "seed": how.seed, "source": source}
-    parent |= {"case": "finetuning", "split": "train"}
+    parent |= {"case": case, "split": "train"}
     saved = time.monotonic()
     model.train()
     try:
@@ -118,6 +124,8 @@ def finetune(
             for step, batch in zip(range(start, how.num_steps), batches(start), strict=False):
                 if stops:
                     break
+                if is_annealed:
+                    set_step(model, step)
                 loss = _update(model, original, optimizer, batch, how, step)
                 loss_sum += loss
                 report(step + 1, loss)
@@ -130,14 +138,17 @@ def finetune(
                 now = time.monotonic()
                 if now - saved > _SECONDS_BETWEEN_CHECKPOINTS or start == how.num_steps:
                     saved = now
-                    _save(model, optimizer, folder, start, loss_sum)
+                    _save(model, optimizer, folder, start, loss_sum, case)
             if start < how.num_steps:
                 if not stops:
                     raise LazyneuronError(f"the data for training ended at step {start} of {how.num_steps}: give more")
-                _save(model, optimizer, folder, start, loss_sum)
+                _save(model, optimizer, folder, start, loss_sum, case)
                 raise StoppedError(f"stopped at step {start} of {how.num_steps}; the same command goes on")
+        if is_annealed:
+            set_step(model, how.num_steps)
     finally:
         model.eval()
+        optimizer.zero_grad()
 
 
 def _update(
@@ -182,20 +193,32 @@ def _densities(model: nn.Module, sites: Sequence[Site], batch: Scored, place: di
                 yield Record(what=what, value=values[site.name], unit="fraction", **here, **place)
 
 
-def _save(model: nn.Module, optimizer: torch.optim.Optimizer, folder: RunFolder, step: int, loss_sum: float) -> None:
+def _save(
+    model: nn.Module, optimizer: torch.optim.Optimizer, folder: RunFolder, step: int, loss_sum: float, case: str
+) -> None:
     if not all(bool(weight.isfinite().all()) for weight in model.parameters()):
         mend = "run again with a lower --lr in another --out"
         raise LazyneuronError(f"a weight is no longer finite at step {step}: {mend}")
     state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "loss_sum": loss_sum}
-    folder.save_checkpoint(step, state, keep=1)
+    folder.save_checkpoint(step, state, keep=1, name=case)
 
 
-def _load(model: nn.Module, optimizer: torch.optim.Optimizer, folder: RunFolder) -> tuple[int, float]:
+def _load(model: nn.Module, optimizer: torch.optim.Optimizer, folder: RunFolder, case: str) -> tuple[int, float]:
     device = next(model.parameters()).device
-    state = folder.load_checkpoint(map_location=str(device))
+    state = folder.load_checkpoint(map_location=str(device), name=case)
     if state is None:
+        _forget_records(folder, case)
         return 0, 0.0
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     folder.truncate_records(state["records_size"])
     return state["step"], state["loss_sum"]
+
+
+def _forget_records(folder: RunFolder, case: str) -> None:
+    """Drop what was recorded of steps that will be run again, for a crash came before their first checkpoint."""
+    records = folder.records()
+    kept = [record for record in records if record.case != case]
+    if len(kept) < len(records):
+        folder.truncate_records(0)
+        folder.append(kept)

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from rich.console import Console
+from torch import nn
 
 from lazyneuron.enforce.enforce import enforce, enforced
 from lazyneuron.enforce.heldout import Data
@@ -25,12 +25,15 @@ _SECONDS_BETWEEN_CHECKPOINTS = 60.0
 _SECONDS_BETWEEN_LINES = 20.0
 
 
+ASKED = "asked"
+Key = float | str | None
+
+
 @dataclass
 class Judge:
-    """Judges the model as it is now at some densities, beside its original, on the held-out data."""
+    """Judges a model at some densities, beside its original, `loaded.model`, on the held-out data."""
 
     loaded: Loaded
-    original: torch.nn.Module
     sites: list[Site]
     data: Data
     tokens: int
@@ -40,25 +43,25 @@ class Judge:
     seen: int = 0
 
     def __call__(
-        self, densities: Sequence[float], cases: Sequence[tuple[str, float, float | None]], doing: str
+        self, model: nn.Module, cases: Sequence[tuple[str, float, Key]], doing: str, stage: str
     ) -> list[Record]:
-        """Records of `cases`: each a name, its `x`, and which of `densities` it is of (None: the original itself).
+        """Records of `cases`: each a name, its `x`, and of what: a density everywhere, ASKED (as is), None (original).
 
-        An evaluation of several cases keeps checkpoints and goes on from them. Raises StoppedError after Ctrl-C.
+        It keeps checkpoints under the name of the `stage` and goes on from them. Raises StoppedError after Ctrl-C.
         """
-        model, written = self.loaded.model, enforced(self.loaded.model)
-        specs = {
-            density: {name: entry | {"selection": TopK(density=density).to_dict()} for name, entry in written.items()}
-            for density in densities
-        }
-        found = Evaluation(model, self.original, self.sites, specs)
-        self._run(found, doing, is_resumed=len(cases) > 1)
+        written = enforced(model)
+        specs: dict[float | str, dict[str, Any]] = {}
+        for key in dict.fromkeys(key for _, _, key in cases if key is not None):
+            uniform = {} if isinstance(key, str) else {"selection": TopK(density=key).to_dict()}
+            specs[key] = {name: entry | uniform for name, entry in written.items()}
+        found = Evaluation(model, self.loaded.model, self.sites, specs)
+        self._run(found, doing, stage)
         enforce(model, written)
-        return [r for case, x, density in cases for r in self._records(found, case, x, density)]
+        return [r for case, x, key in cases for r in self._records(found, case, x, key)]
 
-    def _run(self, found: Evaluation, doing: str, is_resumed: bool) -> None:
+    def _run(self, found: Evaluation, doing: str, stage: str) -> None:
         limit, number, self.seen = self.tokens, 0, 0
-        if is_resumed and (state := self.folder.load_checkpoint()) is not None:
+        if (state := self.folder.load_checkpoint(name=stage)) is not None:
             found.load_state(state["evaluation"])
             number, self.seen = state["step"], state["seen"]
         with stop_signals() as stops, counting_bar(self.console, "tokens") as bar:
@@ -81,18 +84,17 @@ class Judge:
                 if not self.console.is_terminal and now - told > _SECONDS_BETWEEN_LINES and self.seen < limit:
                     told = now
                     self.console.print(f"{doing} {self.seen:,}/{limit:,}", highlight=False, soft_wrap=True)
-                if is_resumed and now - saved > _SECONDS_BETWEEN_CHECKPOINTS:
+                if now - saved > _SECONDS_BETWEEN_CHECKPOINTS:
                     saved = now
-                    self._checkpoint(found, number)
+                    self._checkpoint(found, number, stage)
         if stops and self.seen < limit:
-            if is_resumed:
-                self._checkpoint(found, number)
+            self._checkpoint(found, number, stage)
             raise StoppedError(f"stopped {doing} after {self.seen:,} of {limit:,}; the same command goes on")
 
-    def _checkpoint(self, found: Evaluation, number: int) -> None:
-        self.folder.save_checkpoint(number, {"evaluation": found.state(), "seen": self.seen}, keep=1)
+    def _checkpoint(self, found: Evaluation, number: int, stage: str) -> None:
+        self.folder.save_checkpoint(number, {"evaluation": found.state(), "seen": self.seen}, keep=1, name=stage)
 
-    def _records(self, found: Evaluation, case: str, x: float, key: float | None) -> Iterator[Record]:
+    def _records(self, found: Evaluation, case: str, x: float, key: Key) -> Iterator[Record]:
         quality = found.tallies[key].quality
         if not quality.num_scored:
             raise LazyneuronError(f"nothing of the held-out data of {self.loaded.name} can be scored: give more data")

@@ -1,7 +1,7 @@
 """How good a model is, and how near to its original: sums over scored positions, in float64, padding left out."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -142,7 +142,7 @@ class Evaluation:
 
     `specs` are what `enforced` returned, or as it would, by density. Each batch runs once in the original and once for
     each density, so none of their logits is kept. Afterwards the last of `specs` is in force. Results are under the
-    density, and under None those of the original itself, `reference`.
+    key of `specs`, a density or another name, and under None those of the original itself, `reference`.
     """
 
     def __init__(
@@ -150,14 +150,16 @@ class Evaluation:
         model: nn.Module,
         reference: nn.Module,
         sites: Sequence[Site],
-        specs: dict[float, dict[str, Any]],
+        specs: Mapping[float | str, dict[str, Any]],
     ) -> None:
         self._model, self._reference, self._specs = model, reference, specs
-        keys: list[float | None] = [None, *specs]
+        keys: list[float | str | None] = [None, *specs]
         self.tallies = {key: Tally() for key in keys}
-        self.kept: dict[float | None, Probe] = {None: watch(reference, sites)}
+        self.kept: dict[float | str | None, Probe] = {None: watch(reference, sites)}
         self.kept |= {key: watch(model, sites) for key in specs}
-        self.natural = {key: watch(model, sites, before_selection=True) for key in specs}
+        self.natural: dict[float | str | None, Probe] = {
+            key: watch(model, sites, before_selection=True) for key in specs
+        }
 
     @torch.no_grad()
     def add(self, batch: Scored) -> None:

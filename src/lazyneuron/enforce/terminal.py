@@ -1,5 +1,6 @@
 """What `lazyneuron enforce` shows in a terminal: one line per density."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,6 +44,8 @@ def quality_table(records: Sequence[Record]) -> Table:
     scored = max((r.num_tokens or 0 for r in records if r.what in ("agreement", "cosine")), default=0)
     table = Table(title=f"Quality on {scored:,} held-out predictions", box=box.SIMPLE_HEAD)
     table.caption = "kept, natural: active neurons after and before selection, % of d_ff"
+    if any(row["case"] == "control" for row in rows):
+        table.caption += "\ncontrol: the original fine-tuned alike, without selection"
     table.padding, table.show_edge, table.caption_justify = (0, 1, 0, 0), False, "left"
     table.add_column("", no_wrap=True)
     table.add_column("density\n%", justify="right", no_wrap=True)
@@ -50,9 +53,17 @@ def quality_table(records: Sequence[Record]) -> Table:
     for what in shown:
         table.add_column(_COLUMNS[what], justify="right", no_wrap=True)
     for row in rows:
-        cells = ["" if row["case"] == "before" else f"{100 * row['x']:.4g}"]
+        cells = ["" if row["case"] in ("before", "control") else f"{100 * row['x']:.4g}"]
         table.add_row(row["case"], *cells, *(_cell(what, row.get(what)) for what in shown))
     return table
+
+
+def quality_json(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """`quality_rows` for machines: fractions in [0, 1], losses in nats, and None for what is not finite."""
+    return [
+        {what: None if isinstance(value, float) and not math.isfinite(value) else value for what, value in row.items()}
+        for row in quality_rows(records)
+    ]
 
 
 def _cell(what: str, value: float | None) -> str:

@@ -20,7 +20,7 @@ def topk_rows(h: Tensor, k: int) -> Tensor:
         return out
     bits_TF, out_TF = _bits(h), _bits(out)
     if h.numel() < 2 * _ENTRIES_PER_THREAD:
-        _rows(0, len(bits_TF), bits_TF, out_TF, k, _SHIFTS[h.dtype])
+        rows_topk(0, len(bits_TF), bits_TF, out_TF, k, _SHIFTS[h.dtype])
         return out
     before = numba.get_num_threads()
     num_threads = max(1, min(torch.get_num_threads(), before, len(bits_TF), h.numel() // _ENTRIES_PER_THREAD))
@@ -43,11 +43,11 @@ def _bits(h: Tensor) -> np.ndarray:
 @njit(parallel=True, cache=True, nogil=True)
 def _parallel_rows(num_parts, bits_TF, out_TF, k, shift):
     for part in prange(num_parts):
-        _rows(len(bits_TF) * part // num_parts, len(bits_TF) * (part + 1) // num_parts, bits_TF, out_TF, k, shift)
+        rows_topk(len(bits_TF) * part // num_parts, len(bits_TF) * (part + 1) // num_parts, bits_TF, out_TF, k, shift)
 
 
 @njit(cache=True, nogil=True)
-def _rows(start, stop, bits_TF, out_TF, k, shift):
+def rows_topk(start, stop, bits_TF, out_TF, k, shift):
     keys = np.empty(bits_TF.shape[1], bits_TF.dtype)
     guess = np.int64(0)
     for t in range(start, stop):
@@ -55,7 +55,7 @@ def _rows(start, stop, bits_TF, out_TF, k, shift):
         if nonzero <= k:
             out_TF[t] = bits_TF[t]
             continue
-        guess, left = _threshold(keys, k, np.int64(largest), np.int64(nonzero), guess, shift)
+        guess, left = threshold_of(keys, k, np.int64(largest), np.int64(nonzero), guess, shift)
         _keep(bits_TF[t], keys, out_TF[t], guess, left)
 
 
@@ -73,7 +73,7 @@ def _magnitudes(bits, keys):
 
 
 @njit(cache=True, nogil=True)
-def _threshold(keys, k, largest, nonzero, guess, shift):
+def threshold_of(keys, k, largest, nonzero, guess, shift):
     """A threshold with at most k keys above it, and how many equal to it are to be kept besides."""
     low, above_low = np.int64(0), nonzero  # more than k keys lie above `low`, at most k above `high`
     high, above_high = largest, np.int64(0)

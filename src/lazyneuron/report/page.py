@@ -15,6 +15,7 @@ import vl_convert
 from lazyneuron.record import RunFolder, UsageError, Verdict
 from lazyneuron.report import (
     charts,
+    enforce_charts,
     measure_charts,
     measure_tables,
     position_charts,
@@ -24,6 +25,7 @@ from lazyneuron.report import (
     training_charts,
 )
 from lazyneuron.report.charts import Figure, Run
+from lazyneuron.report.enforce_charts import is_enforced
 from lazyneuron.report.layers import is_dense, is_measured, layers_of
 from lazyneuron.report.selection_charts import is_selected
 
@@ -46,22 +48,26 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
         for folder, name in [(m, m.path.name) for m in members] or [(top, str(top.config.get("name", label)))]:
             runs.append(Run(label=label, name=name, config=folder.config, records=folder.records()))
     models = _with_model_names([run for run in runs if is_measured(run)])
-    others = [run for run in runs if not is_measured(run)]
+    converted = _with_model_names([run for run in runs if is_enforced(run)])
+    others = [run for run in runs if not is_measured(run) and not is_enforced(run)]
     claimed = {label: found for label, found in verdicts.items() if any(run.label == label for run in others) or found}
     selected, plain = [run for run in others if is_selected(run)], [run for run in others if not is_selected(run)]
     sections, theory, measured = _training_sections(plain), _theory_section(plain), _measured_sections(models)
-    chosen = _selection_section(selected)
-    figures = [figure for section in [*measured, *sections, chosen, theory] for figure in section["figures"].values()]
+    chosen, sparse = _selection_section(selected), _enforced_sections(converted)
+    drawn = [*measured, *sparse, *sections, chosen, theory]
+    figures = [figure for section in drawn for figure in section["figures"].values()]
     out.parent.mkdir(parents=True, exist_ok=True)
     chart_folder = out.parent / "charts"
     chart_folder.mkdir(exist_ok=True)
     for figure in figures:
         charts.save(figure, chart_folder)
     shown = {"labels": list(verdicts), "commands": commands, "models": models, "measured": measured}
+    shown |= {"converted": converted, "enforced": sparse}
     shown["names_of_models"] = _listed([run.name for run in models])
-    shown["folders_of_models"] = _folders(models)
+    shown["names_of_converted"] = _listed([run.name for run in converted])
+    shown["folders_of_models"] = _folders([*models, *converted])
     shown |= {"sections": sections, "theory": theory, "selection": chosen, "checks": bool(claimed)}
-    out.write_text(_html(shown, claimed, [*models, *others], figures), encoding="utf-8")
+    out.write_text(_html(shown, claimed, [*models, *converted, *others], figures), encoding="utf-8")
     return out
 
 
@@ -128,7 +134,8 @@ def _folders(runs: list[Run]) -> list[tuple[str, str]]:
     found = []
     for run in runs:
         stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", _model_name(run)).strip(".-")
-        if run.label not in (stem, f"measure-{stem}", _model_name(run)) and not run.name.endswith(f"({run.label})"):
+        told = (stem, f"measure-{stem}", f"enforce-{stem}", _model_name(run))
+        if run.label not in told and not run.name.endswith(f"({run.label})"):
             found.append((run.name, run.label))
     return found
 
@@ -165,6 +172,24 @@ def _measured_sections(runs: list[Run]) -> list[dict[str, Any]]:
         sections[-1]["origin"] = measure_tables.origin(run)
         sections[-1] |= {"warnings": measure_tables.warnings(run), "notes": measure_tables.notes(run)}
     return [section | {"figures": {k: f for k, f in section["charts"].items() if f}} for section in sections]
+
+
+def _enforced_sections(runs: list[Run]) -> list[dict[str, Any]]:
+    """One section per converted model, after one that compares them where there are several."""
+    names, sections = _slugs([run.name for run in runs]), []
+    if len(runs) > 1:
+        found = enforce_charts.compared(runs, "compared-quality")
+        figures = {"quality": found} if found else {}
+        section = {"slug": "quality-against-density", "title": "Quality against density, compared", "run": None}
+        sections.append(section | {"figures": figures, "table": enforce_charts.compared_table(runs)})
+    for run in runs:
+        figure = enforce_charts.quality_against_density(run, f"enforced-{names[run.name]}")
+        title = "Quality against density" + (f": {run.name}" if len(runs) > 1 else "")
+        section = {"slug": f"quality-{names[run.name]}", "title": title, "run": run}
+        section |= {"figures": {"quality": figure} if figure else {}, "table": enforce_charts.enforced_table(run)}
+        section |= {"summary": enforce_charts.enforced_summary(run), "origin": enforce_charts.enforced_origin(run)}
+        sections.append(section)
+    return sections
 
 
 def _slugs(texts: Sequence[str]) -> dict[str, str]:
