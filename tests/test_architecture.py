@@ -7,9 +7,22 @@ import pytest
 
 import lazyneuron
 
-ORDER = ["record", "stop", "sites", "data", "models", "measure", "enforce", "exploit", "reproduce", "report", "cli"]
+ORDER = [
+    "record",
+    "stop",
+    "threads",
+    "sites",
+    "data",
+    "models",
+    "measure",
+    "enforce",
+    "exploit",
+    "reproduce",
+    "report",
+    "cli",
+]
 ALLOWED = {part: set(ORDER[:place]) for place, part in enumerate(ORDER)}
-ALLOWED |= {"record": set(), "stop": set(), "sites": set(), "report": {"record"}}
+ALLOWED |= {"record": set(), "stop": set(), "threads": set(), "sites": set(), "report": {"record"}}
 ROOT = Path(lazyneuron.__file__).parent
 HEAVY = {"transformers", "accelerate", "sklearn", "altair", "datasets"}
 

@@ -9,7 +9,9 @@ import lazyneuron
 
 NAMES = [
     "Anneal",
+    "Choice",
     "Cost",
+    "Exploited",
     "GroupTopK",
     "LazyneuronError",
     "Monitor",
@@ -28,9 +30,12 @@ NAMES = [
     "UsageError",
     "Verdict",
     "calibrate",
+    "choose",
     "cost",
     "enforce",
     "enforced",
+    "exploit",
+    "exploited",
     "find_sites",
     "from_pretrained",
     "lightning_callback",
@@ -39,6 +44,7 @@ NAMES = [
     "restore",
     "set_step",
     "trainer_callback",
+    "unexploit",
     "verify",
     "watch",
 ]

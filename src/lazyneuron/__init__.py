@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         set_step,
         verify,
     )
+    from lazyneuron.exploit import Choice, Exploited, choose, exploit, exploited, unexploit
     from lazyneuron.measure import Cost, PartCost, Probe, cost, watch
     from lazyneuron.measure.callbacks import lightning_callback, trainer_callback
     from lazyneuron.measure.monitor import Monitor
@@ -44,6 +45,7 @@ _HOMES = {
         "set_step",
         "verify",
     ),
+    "lazyneuron.exploit": ("Choice", "Exploited", "choose", "exploited", "unexploit"),
     "lazyneuron.measure": ("Cost", "PartCost", "Probe", "cost", "watch"),
     "lazyneuron.measure.callbacks": ("lightning_callback", "trainer_callback"),
     "lazyneuron.measure.monitor": ("Monitor",),
@@ -54,7 +56,9 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Anneal",
+    "Choice",
     "Cost",
+    "Exploited",
     "GroupTopK",
     "LazyneuronError",
     "Monitor",
@@ -73,9 +77,12 @@ __all__ = [
     "UsageError",
     "Verdict",
     "calibrate",
+    "choose",
     "cost",
     "enforce",
     "enforced",
+    "exploit",
+    "exploited",
     "find_sites",
     "from_pretrained",
     "lightning_callback",
@@ -84,14 +91,15 @@ __all__ = [
     "restore",
     "set_step",
     "trainer_callback",
+    "unexploit",
     "verify",
     "watch",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "enforce":  # the package is the function too
-        return importlib.import_module("lazyneuron.enforce")
+    if name in ("enforce", "exploit"):  # the package is the function too
+        return importlib.import_module(f"lazyneuron.{name}")
     if name not in _HOME_OF:
         raise AttributeError(f"module 'lazyneuron' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOME_OF[name]), name)
