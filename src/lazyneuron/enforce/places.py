@@ -1,12 +1,13 @@
 """Where in a model a site's selection acts: the modules that hold its weight, and the dropout before them."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
+from torch.utils.hooks import RemovableHandle
 
 from lazyneuron.record import UsageError
 from lazyneuron.sites import Site, clean_name, unwrap
@@ -83,13 +84,7 @@ def dropouts_before_down(model: nn.Module, layout: Layout, sites: list[Site], in
     for site in sites:
         owners, is_bare = layout.holders(site.down)
         handles += [] if is_bare else [o.register_forward_pre_hook(at_down(site), prepend=True) for o in owners]
-    args, kwargs = tree_map(private_copy, as_call(inputs))
-    try:
-        with undisturbed(unwrap(model)):
-            model(*args, **kwargs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    run_hooked(model, inputs, handles)
     d_ff, axis = {site.name: site.d_ff for site in sites}, {site.name: site.axis for site in sites}
     for name, users in matched.items():
         first = next(iter(users))
@@ -110,6 +105,17 @@ def dropouts_before_down(model: nn.Module, layout: Layout, sites: list[Site], in
             ):
                 found[site.name] = name
     return found
+
+
+def run_hooked(model: nn.Module, inputs: Inputs, handles: Iterable[RemovableHandle]) -> None:
+    """One forward pass on a copy of `inputs`, undisturbed as `find_sites` is; the hooks are removed after it."""
+    args, kwargs = tree_map(private_copy, as_call(inputs))
+    try:
+        with undisturbed(unwrap(model)):
+            model(*args, **kwargs)
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def as_call(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -6,13 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
-from lazyneuron.enforce.places import Inputs, Layout, as_call, dummy_inputs, numberless
+from lazyneuron.enforce.places import Inputs, Layout, dummy_inputs, numberless, run_hooked
 from lazyneuron.models.pretrained import first_line, quiet
 from lazyneuron.record import UsageError
 from lazyneuron.sites import Site, find_sites, unwrap
-from lazyneuron.sites.find import private_copy, undisturbed
 
 _SMOOTH = re.compile("gelu|silu|swish", re.IGNORECASE)
 _CONFIG_KEY = re.compile("act|feed_forward_proj")
@@ -91,13 +89,7 @@ def _activations(model: nn.Module, sites: list[Site], inputs: Inputs) -> set[str
         bare += [site] if is_bare else []
         handles += [] if is_bare else [owner.register_forward_hook(at_up(site)) for owner in owners]
     handles += [m.register_forward_pre_hook(at_activation) for m in {id(m): m for m in smooth.values()}.values()]
-    args, kwargs = tree_map(private_copy, as_call(inputs))
-    try:
-        with undisturbed(unwrap(model)):
-            model(*args, **kwargs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    run_hooked(model, inputs, handles)
     names = {name for name, module in smooth.items() if serves.get(id(module), {None}) != {None}}
     if mixed := sorted(name for name in names if None in serves[id(smooth[name])]):
         raise UsageError(f"{mixed[0]} activates more than an MLP: give the MLP a module of its own")
