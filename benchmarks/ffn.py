@@ -22,7 +22,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from lazyneuron.exploit.operators import Rows, Tally, dense_mlp, sparse_down, sparse_mlp
+from lazyneuron.exploit.launch import Rows, Tally
+from lazyneuron.exploit.operators import dense_mlp, sparse_down, sparse_mlp
 from lazyneuron.exploit.screen import screen_of
 from lazyneuron.record import Source, device_name
 

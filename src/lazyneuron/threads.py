@@ -9,6 +9,7 @@ which are the team's (`team`, `barrier`), and the rest what `Kernel.run` was giv
 
 import ctypes
 import logging
+from array import array as array_of
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -42,6 +43,7 @@ def _runtime() -> tuple[Any, list[int]]:
 
 
 _start, _team = _runtime()
+_ALONE = [0, 0, 0]
 
 
 class Kernel:
@@ -64,12 +66,21 @@ class Kernel:
 
     def run(self, num_threads: int, *arguments: Tensor | int) -> None:
         """Run on at most `num_threads` threads of torch's pool, and wait. Tensors must be contiguous."""
-        given = [x.data_ptr() if isinstance(x, Tensor) else x for x in arguments]
-        compiled = self.compiled
-        if _start is None or num_threads == 1:
-            compiled.ctypes((ctypes.c_int64 * (3 + len(given)))(0, 0, 0, *given))
+        given = [x if isinstance(x, int) else x.data_ptr() for x in arguments]
+        is_alone = num_threads == 1
+        values = array_of("q", (_ALONE if is_alone else _team) + given)
+        if is_alone or _start is None:
+            self._call(values.buffer_info()[0])
         else:
-            _start(compiled.address, (ctypes.c_int64 * (3 + len(given)))(*_team, *given), num_threads, 0)
+            _start(self._address, values.buffer_info()[0], num_threads, 0)
+
+    @cached_property
+    def _address(self) -> int:
+        return self.compiled.address
+
+    @cached_property
+    def _call(self) -> Callable[[int], None]:
+        return ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self._address)
 
 
 def _as_pointer(context: Any, address: Any, dtype: Any) -> Any:
