@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         set_step,
         verify,
     )
-    from lazyneuron.exploit import Choice, Exploited, choose, exploit, exploited, unexploit
+    from lazyneuron.exploit import Advice, Choice, Exploited, advise, choose, exploit, exploited, unexploit
     from lazyneuron.measure import Cost, PartCost, Probe, cost, watch
     from lazyneuron.measure.callbacks import lightning_callback, trainer_callback
     from lazyneuron.measure.monitor import Monitor
@@ -45,7 +45,7 @@ _HOMES = {
         "set_step",
         "verify",
     ),
-    "lazyneuron.exploit": ("Choice", "Exploited", "choose", "exploited", "unexploit"),
+    "lazyneuron.exploit": ("Advice", "Choice", "Exploited", "advise", "choose", "exploited", "unexploit"),
     "lazyneuron.measure": ("Cost", "PartCost", "Probe", "cost", "watch"),
     "lazyneuron.measure.callbacks": ("lightning_callback", "trainer_callback"),
     "lazyneuron.measure.monitor": ("Monitor",),
@@ -55,6 +55,7 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "Advice",
     "Anneal",
     "Choice",
     "Cost",
@@ -76,6 +77,7 @@ __all__ = [
     "TopK",
     "UsageError",
     "Verdict",
+    "advise",
     "calibrate",
     "choose",
     "cost",

@@ -11,7 +11,7 @@ import ctypes
 import logging
 from array import array as array_of
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,24 @@ _start, _team = _runtime()
 _ALONE = [0, 0, 0]
 
 
+def kept_njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """`numba.njit` whose machine code is kept on disk, where some folder can be written."""
+    return partial(_kept, partial(njit, **options))
+
+
+def _kept(compiler: Callable[..., Any], function: Callable[..., Any]) -> Any:
+    try:
+        return compiler(cache=True)(function)
+    except RuntimeError as error:
+        if "cannot cache" not in str(error):
+            raise
+        reason = str(error)
+    except OSError as error:
+        reason = f"{error} (NUMBA_CACHE_DIR tells where to)"
+    _logger.warning("%s: kernels are compiled anew in each process", reason)
+    return compiler()(function)
+
+
 class Kernel:
     """A function compiled when it is first run, and kept on disk where some folder can be written."""
 
@@ -54,15 +72,7 @@ class Kernel:
 
     @cached_property
     def compiled(self) -> Any:
-        try:
-            return cfunc(KERNEL, cache=True)(self.function)
-        except RuntimeError as error:
-            if "cannot cache" not in str(error):
-                raise
-            _logger.warning("%s: kernels are compiled anew in each process", error)
-        except OSError as error:
-            _logger.warning("%s: kernels are compiled anew in each process (NUMBA_CACHE_DIR tells where to)", error)
-        return cfunc(KERNEL)(self.function)
+        return _kept(partial(cfunc, KERNEL), self.function)
 
     def run(self, num_threads: int, *arguments: Tensor | int) -> None:
         """Run on at most `num_threads` threads of torch's pool, and wait. Tensors must be contiguous."""

@@ -6,7 +6,7 @@ import traceback
 
 from jsonargparse import ArgumentParser
 
-from lazyneuron.cli import enforce, measure, report, reproduce
+from lazyneuron.cli import advise, enforce, exploit, measure, report, reproduce
 from lazyneuron.cli.common import HelpFormatter
 from lazyneuron.record import LazyneuronError, StoppedError, UsageError
 
@@ -14,9 +14,17 @@ USAGE_FAILED, RUN_FAILED, INTERRUPTED = 2, 1, 130
 
 _ABOUT = """\
 In a trained Transformer only a few percent of the neurons of each MLP are active for any one token
-("The Lazy Neuron Phenomenon", arXiv 2210.06313). lazyneuron measures that in any model and checks the paper."""
+("The Lazy Neuron Phenomenon", arXiv 2210.06313). lazyneuron measures that in any model, enforces it, exploits it for
+speed, and checks the paper."""
 
-_COMMANDS = {"measure": measure, "enforce": enforce, "reproduce": reproduce, "report": report}
+_COMMANDS = {
+    "measure": measure,
+    "enforce": enforce,
+    "advise": advise,
+    "exploit": exploit,
+    "reproduce": reproduce,
+    "report": report,
+}
 
 
 def _parser() -> ArgumentParser:
@@ -24,6 +32,10 @@ def _parser() -> ArgumentParser:
     commands = parser.add_subcommands(required=True, metavar="COMMAND")
     commands.add_subcommand("measure", measure.build_parser(), help="count the active neurons of any model")
     commands.add_subcommand("enforce", enforce.build_parser(), help="make a checkpoint sparse, fine-tune, judge, save")
+    commands.add_subcommand("advise", advise.build_parser(), help="what would exploiting gain, on this machine?")
+    commands.add_subcommand(
+        "exploit", exploit.build_parser(), help="continue a prompt dense and exploited, side by side"
+    )
     commands.add_subcommand("reproduce", reproduce.build_parser(), help="train, measure, judge the paper's claims")
     commands.add_subcommand("report", report.build_parser(), help="records to one HTML page; compare runs")
     return parser

@@ -1,12 +1,14 @@
 """Text for span corruption: where it comes from, its tokenizer, and batches that depend on (seed, step) alone."""
 
 import ast
+import gc
 import hashlib
 import io
 import itertools
 import os
 import sysconfig
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +26,9 @@ HELD_OUT_EVERY = 20
 _TOKENIZER_CHARACTERS = 10_000_000
 _FORMAT = 1
 _SHORTEST_DOCSTRING = 80
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+_BLOCKS = ("body", "handlers", "orelse", "finalbody", "cases")
+"""Where statements hold others; expressions, which hold none, are most of a syntax tree."""
 
 
 def documents(source: str, max_bytes: int) -> Iterator[str]:
@@ -59,14 +64,33 @@ def _python_prose() -> Iterator[str]:
             file.relative_to(root).parts
         ):
             continue
+        yield from (text for text in _docstrings(file.read_bytes()) if len(text) > _SHORTEST_DOCSTRING)
+
+
+def _docstrings(source: bytes) -> list[str]:
+    """The docstrings of a Python file, outer ones first; none if it cannot be parsed."""
+    found = []
+    with _no_garbage_collection():
         try:
-            tree = ast.parse(file.read_bytes())
+            level: list[ast.AST] = [ast.parse(source)]
         except (SyntaxError, ValueError):
-            continue
-        kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-        for node in ast.walk(tree):
-            if isinstance(node, kinds) and (text := ast.get_docstring(node)) and len(text) > _SHORTEST_DOCSTRING:
-                yield text
+            return []
+        while level:
+            found += [ast.get_docstring(node) for node in level if isinstance(node, _DOCUMENTED)]
+            level = [inner for node in level for name in _BLOCKS for inner in getattr(node, name, ())]
+    return [text for text in found if text]
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Syntax trees hold no cycles, but are so many objects that the collector would search all of torch's for them."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _files(path: Path) -> Iterator[str]:

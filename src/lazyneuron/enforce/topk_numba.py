@@ -3,8 +3,10 @@
 import numba
 import numpy as np
 import torch
-from numba import njit, prange
+from numba import prange
 from torch import Tensor
+
+from lazyneuron.threads import kept_njit
 
 _INTERPOLATED_STEPS = 12
 _ENTRIES_PER_THREAD = 2**15
@@ -40,13 +42,13 @@ def _bits(h: Tensor) -> np.ndarray:
     return bits.view(np.int32 if bits.itemsize == 4 else np.int16).reshape(-1, h.shape[-1])
 
 
-@njit(parallel=True, cache=True, nogil=True)
+@kept_njit(parallel=True, nogil=True)
 def _parallel_rows(num_parts, bits_TF, out_TF, k, shift):
     for part in prange(num_parts):
         rows_topk(len(bits_TF) * part // num_parts, len(bits_TF) * (part + 1) // num_parts, bits_TF, out_TF, k, shift)
 
 
-@njit(cache=True, nogil=True)
+@kept_njit(nogil=True)
 def rows_topk(start, stop, bits_TF, out_TF, k, shift):
     keys = np.empty(bits_TF.shape[1], bits_TF.dtype)
     guess = np.int64(0)
@@ -59,7 +61,7 @@ def rows_topk(start, stop, bits_TF, out_TF, k, shift):
         _keep(bits_TF[t], keys, out_TF[t], guess, left)
 
 
-@njit(cache=True, nogil=True)
+@kept_njit(nogil=True)
 def _magnitudes(bits, keys):
     """Bit patterns without the sign order as magnitudes do, NaN above infinity."""
     magnitude = bits.dtype.type(0x7FFFFFFF if bits.itemsize == 4 else 0x7FFF)
@@ -72,7 +74,7 @@ def _magnitudes(bits, keys):
     return largest, nonzero
 
 
-@njit(cache=True, nogil=True)
+@kept_njit(nogil=True)
 def threshold_of(keys, k, largest, nonzero, guess, shift):
     """A threshold with at most k keys above it, and how many equal to it are to be kept besides."""
     low, above_low = np.int64(0), nonzero  # more than k keys lie above `low`, at most k above `high`
@@ -101,7 +103,7 @@ def threshold_of(keys, k, largest, nonzero, guess, shift):
     return high, k - above_high
 
 
-@njit(cache=True, nogil=True)
+@kept_njit(nogil=True)
 def _count_above(keys, threshold):
     above = np.int32(0)
     for f in range(len(keys)):
@@ -109,7 +111,7 @@ def _count_above(keys, threshold):
     return np.int64(above)
 
 
-@njit(cache=True, nogil=True)
+@kept_njit(nogil=True)
 def _keep(bits, keys, out, threshold, left):
     at = keys.dtype.type(threshold)
     nothing = keys.dtype.type(0)

@@ -5,10 +5,11 @@ import threading
 import numba
 import numpy as np
 import torch
-from numba import njit, prange
+from numba import prange
 from torch import Tensor
 
 from lazyneuron.measure.count import PER_TOKEN, RELATIVE_THRESHOLD
+from lazyneuron.threads import kept_njit
 
 _MAGNITUDE = np.int32(0x7FFFFFFF)
 _SHIFT = np.int32(20)  # bins of an eighth of an octave: the sign, 8 bits of exponent and 3 of mantissa stay
@@ -45,7 +46,7 @@ def count_rows(
     return torch.from_numpy(firing_PF.sum(0, dtype=np.int64)), torch.from_numpy(tokens_CT)
 
 
-@njit(parallel=True, cache=True, nogil=True)
+@kept_njit(parallel=True, nogil=True)
 def _count_active(lead, h_RF, is_real_T, is_pair_T, firing_PF, tokens_CT):
     num_rows, num_parts = len(is_real_T), len(firing_PF)
     for part in prange(num_parts):
@@ -54,7 +55,7 @@ def _count_active(lead, h_RF, is_real_T, is_pair_T, firing_PF, tokens_CT):
                 tokens_CT[0, t], tokens_CT[1, t] = _active(h_RF[lead + t], firing_PF[part])
 
 
-@njit(parallel=True, cache=True, nogil=True)
+@kept_njit(parallel=True, nogil=True)
 def _count_all(lead, h_RF, is_real_T, is_pair_T, firing_PF, tokens_CT, bits_RF, relative, energy, shared):
     num_rows, num_parts = len(is_real_T), len(firing_PF)
     d_ff = h_RF.shape[1]
@@ -81,7 +82,7 @@ def _count_all(lead, h_RF, is_real_T, is_pair_T, firing_PF, tokens_CT, bits_RF, 
                 tokens_CT[6, t] = _shared(row, h_RF[lead + t - 1])
 
 
-@njit(cache=True, nogil=True, fastmath=_SUMS)
+@kept_njit(nogil=True, fastmath=_SUMS)
 def _active(row, firing_F):
     active, nan = np.int32(0), np.int32(0)
     for f in range(len(row)):
@@ -92,7 +93,7 @@ def _active(row, firing_F):
     return active, nan
 
 
-@njit(cache=True, nogil=True)
+@kept_njit(nogil=True)
 def _largest(bits):
     """Magnitudes of floats order as their bit patterns."""
     largest = np.int32(0)
@@ -101,7 +102,7 @@ def _largest(bits):
     return np.int32(largest)
 
 
-@njit(cache=True, nogil=True)
+@kept_njit(nogil=True)
 def _at_least(row, threshold):
     found = np.int32(0)
     for f in range(len(row)):
@@ -109,7 +110,7 @@ def _at_least(row, threshold):
     return found
 
 
-@njit(cache=True, nogil=True)
+@kept_njit(nogil=True)
 def _positive(row):
     found = np.int32(0)
     for f in range(len(row)):
@@ -117,7 +118,7 @@ def _positive(row):
     return found
 
 
-@njit(cache=True, nogil=True)
+@kept_njit(nogil=True)
 def _shared(row, before):
     found = np.int32(0)
     for f in range(len(row)):
@@ -125,7 +126,7 @@ def _shared(row, before):
     return found
 
 
-@njit(cache=True, nogil=True)
+@kept_njit(nogil=True)
 def _holding(row, bits, largest, sums, sizes, kept):
     """Fewest entries with 90 % and 99 % of the energy, without a sort: bins by magnitude, then a search in one bin.
 
@@ -157,7 +158,7 @@ def _holding(row, bits, largest, sums, sizes, kept):
     return half, found
 
 
-@njit(cache=True, nogil=True)
+@kept_njit(nogil=True)
 def _from_bin(bits, place, largest, goal, kept):
     """Fewest of the largest entries of a bin whose energy reaches `goal`."""
     size = 0
@@ -183,7 +184,7 @@ def _from_bin(bits, place, largest, goal, kept):
     return num_above
 
 
-@njit(cache=True, nogil=True, fastmath=_SUMS)
+@kept_njit(nogil=True, fastmath=_SUMS)
 def _above(values, threshold):
     num, energy = np.int32(0), 0.0
     for i in range(len(values)):

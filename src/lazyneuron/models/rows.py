@@ -56,14 +56,20 @@ def token_rows(
     return rows, lambda group: _padded(model, group, tokenizer.pad_token_id or 0), what
 
 
-def _window_length(loaded: Loaded, length: int | None) -> int:
-    config: Any = loaded.model.config
-    with contextlib.suppress(ValueError):  # an encoder and a decoder, each with its own
+def num_positions(model: nn.Module) -> int:
+    """How many tokens of text a Hugging Face model has positions for; 0 if any number."""
+    config: Any = getattr(model, "config", None)
+    with contextlib.suppress(ValueError, AttributeError):  # an encoder and a decoder, each with its own
         config = config.get_text_config()
     limit = getattr(config, "max_position_embeddings", None) or 0
-    for name, part in loaded.model.named_modules():
+    for name, part in model.named_modules():
         if "position" in name and isinstance(part, nn.Embedding) and part.padding_idx is not None:
             limit = part.num_embeddings - part.padding_idx - 1  # RoBERTa's positions start after that of padding
+    return limit
+
+
+def _window_length(loaded: Loaded, length: int | None) -> int:
+    limit = num_positions(loaded.model)
     if length is None:
         return min(DEFAULT_LENGTH, limit) if limit > 0 else DEFAULT_LENGTH
     if length < 1 or 0 < limit < length:

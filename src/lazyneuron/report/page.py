@@ -6,6 +6,7 @@ import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -210,15 +211,10 @@ def _script_json(value: Any) -> str:
 
 def _html(shown: dict[str, Any], verdicts: dict[str, list[Verdict]], runs: list[Run], figures: list[Figure]) -> str:
     """The page of what is `shown`, of the verdicts by label, of where the runs come from and of all figures."""
-    loader = jinja2.FileSystemLoader(HERE)
-    env = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    env.undefined = jinja2.StrictUndefined
-    env.filters |= {"percent": tables.percent, "number": tables.number, "shortened": tables.shortened}
     specs = {f.name: f.spec | {"description": f"{f.title}. {f.caption}"} for f in figures}
-    vega = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed", vl_version=charts.VEGALITE_VERSION)
     claims = tables.claims(verdicts)
     cells = [cell for group in claims for row in group for cell in row.cells]
-    return env.get_template("page.html").render(
+    return _template().render(
         **shown,
         tallies={label: tables.tally(found) for label, found in verdicts.items()},
         claims=claims,
@@ -226,7 +222,23 @@ def _html(shown: dict[str, Any], verdicts: dict[str, list[Verdict]], runs: list[
         provenance=[tables.provenance(run) for run in runs],
         rebuild=shlex.join(["lazyneuron", "report", *shown["labels"]]),
         css=(HERE / "page.css").read_text(encoding="utf-8"),
-        vega=vega.replace("</script", "<\\/script"),
+        vega=_vega(),
         figures=_script_json(specs),
         themes=_script_json({"light": charts.theme() | {"background": "transparent"}, "dark": charts.theme(dark=True)}),
     )
+
+
+@cache
+def _template() -> jinja2.Template:
+    loader = jinja2.FileSystemLoader(HERE)
+    env = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    env.undefined = jinja2.StrictUndefined
+    env.filters |= {"percent": tables.percent, "number": tables.number, "shortened": tables.shortened}
+    return env.get_template("page.html")
+
+
+@cache
+def _vega() -> str:
+    """The script that draws the charts, to be put in a page; bundling it takes more than a second."""
+    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed", vl_version=charts.VEGALITE_VERSION)
+    return bundle.replace("</script", "<\\/script")
