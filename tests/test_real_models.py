@@ -421,3 +421,25 @@ def test_the_sentence_encoder_knows_what_sentences_mean():
     similar = embedded @ embedded.T
     assert similar[0, 1] > 0.7
     assert similar[2, 3] > similar[:2, 2:].max() + 0.1
+
+
+def test_anarcii_numbers_antibodies_the_same_while_it_is_exploited(monkeypatch):
+    files_of("anarcii", "pip install 'lazyneuron[models]'")
+    trained, _, number = anarcii_runner()
+    whole, fed = Numbering(trained).eval(), antibodies()[1][0]
+    plain = number()
+    with pytest.raises(lazy.UsageError, match=r"0\.25 MiB of weight"):  # too small for kernels to gain anything
+        lazy.exploit(whole, example_inputs=fed)
+    for name in ("choose", "plan"):
+        monkeypatch.setattr(importlib.import_module(f"lazyneuron.exploit.{name}"), "LEAST_BYTES", 0)
+    lazy.exploit(whole, example_inputs=fed)
+    fast = number()
+    for name, found in plain.items():
+        assert fast[name].pop("score") == pytest.approx(found.pop("score"), abs=1e-3)
+    assert fast == plain
+    read = lazy.exploited(whole)
+    assert len(read) == 4
+    for name, one in read.items():
+        if name.startswith("decoder"):
+            assert one.up.num_calls > 1000
+            assert 0.015 < one.density <= one.candidates < 0.15

@@ -1,0 +1,137 @@
+"""Up to which share of needed rows skipping the others beats torch: the table of `lazyneuron.exploit.choose`.
+
+    OMP_PROC_BIND=true OMP_PLACES="{0},{1}" python benchmarks/break_even.py --out results/benchmarks/break_even.json
+
+Of each projection by itself, for calls of 1 to 64 tokens. Large weights are rotated through more than ten last-level
+caches' worth of copies, as a large model's are; small ones (under 8 MiB) through a model of four layers.
+"""
+
+import argparse
+import dataclasses
+import json
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from lazyneuron.exploit.launch import Rows, Tally
+from lazyneuron.exploit.operators import dense_down, dense_up, screened_up, sparse_down
+from lazyneuron.exploit.screen import screen_of
+from lazyneuron.record import Source, device_name
+
+SHAPES = [(256, 2048), (768, 3072), (1024, 4096), (2048, 8192)]
+TOKENS = (1, 2, 4, 8, 16, 32, 64)
+SHARES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.9)
+_LARGE = 2**23
+_CACHE_BYTES = 10 * 2**25
+
+
+def timed(call: Callable[[Any], object], weights: list[Any], seconds: float) -> float:
+    """Median milliseconds of a call, over rounds through all weights."""
+    times: list[float] = []
+    for weight in weights[:2]:
+        call(weight)
+    began = time.perf_counter()
+    while time.perf_counter() - began < seconds or len(times) < 8:
+        for weight in weights:
+            start = time.perf_counter()
+            call(weight)
+            times.append(1000 * (time.perf_counter() - start))
+            if time.perf_counter() - began > 4 * seconds:
+                return statistics.median(times)
+    return statistics.median(times)
+
+
+def measure(d_model: int, d_ff: int, dtype: torch.dtype, seconds: float) -> list[dict[str, Any]]:
+    """Times of torch, of all rows on our threads, and of both ways at each share, by number of tokens."""
+    torch.manual_seed(0)
+    up = (torch.randn(d_ff, d_model) / d_model**0.5).to(dtype)
+    down = (torch.randn(d_model, d_ff) / d_ff**0.5).to(dtype)
+    number = 1 + _CACHE_BYTES // up.nbytes if up.nbytes >= _LARGE else 4
+    screen = screen_of(up)
+    rows = [Rows(up.clone(), None, dataclasses.replace(screen, q_FD=screen.q_FD.clone())) for _ in range(number)]
+    downs = [down.clone() for _ in range(number)]
+    turned = [down.t().contiguous() for _ in range(number)]
+    linear, found = torch.nn.functional.linear, []
+    for num_tokens in TOKENS:
+        x = torch.randn(num_tokens, d_model).to(dtype)
+        h = torch.randn(num_tokens, d_ff).to(dtype)
+        here = {"d_model": d_model, "d_ff": d_ff, "dtype": str(dtype).removeprefix("torch."), "tokens": num_tokens}
+        here |= {"weight_bytes": up.nbytes}
+        dense = {
+            "up": timed(partial(linear, x), [r.weight_FD for r in rows], seconds),
+            "down": timed(partial(linear, h), downs, seconds),
+        }
+        ours = {
+            "up": timed(partial(dense_up, x), rows, seconds),
+            "down": timed(partial(dense_down, h), turned, seconds),
+        }
+        ways: dict[str, list[dict[str, float]]] = {"screened": [], "sparse down": []}
+        u = linear(x.float(), up.float()).flatten()
+        for share in SHARES:
+            shift = torch.full((d_ff,), -float(u.kthvalue(max(1, round((1 - share) * len(u)))).values))
+            shifted, tally = [Rows(r.weight_FD, shift, r.screen) for r in rows], Tally()
+            screened_up(x, shifted[0], tally=tally)
+            took = timed(partial(screened_up, x), shifted, seconds)
+            ways["screened"].append({"share": tally.candidate_pairs / d_ff / num_tokens, "ms": took})
+            masked = torch.where(torch.rand(num_tokens, d_ff) < share, h, 0)
+            ways["sparse down"].append({"share": share, "ms": timed(partial(sparse_down, masked), turned, seconds)})
+        ways_limits = {
+            way: crossing(points, dense["up" if way == "screened" else "down"]) for way, points in ways.items()
+        }
+        found.append(here | {"torch_ms": dense, "ours_ms": ours, "ways": ways, "break_even": ways_limits})
+    return found
+
+
+def crossing(points: list[dict[str, float]], dense: float) -> float:
+    """The share up to which it takes less than dense, on a line between points; 0 if it never does."""
+    last: dict[str, float] | None = None
+    for point in points:
+        if point["ms"] >= dense:
+            if last is None:
+                return 0.0
+            part = (dense - last["ms"]) / (point["ms"] - last["ms"])
+            return last["share"] + part * (point["share"] - last["share"])
+        last = point
+    return 1.0
+
+
+def table(found: list[dict[str, Any]]) -> Table:
+    """Break-even shares in percent, and how torch's time compares with all rows on our threads."""
+    shown = Table(title="Break-even share of rows a token needs, %; torch's time over ours with all rows")
+    for column in ("D x F, dtype", "tokens", "screened", "sparse down", "torch / ours, up", "torch / ours, down"):
+        shown.add_column(column, justify="right")
+    for one in found:
+        name = f"{one['d_model']} x {one['d_ff']}, {one['dtype']}" if one["tokens"] == 1 else ""
+        shares = [f"{100 * one['break_even'][way]:.0f}" for way in ("screened", "sparse down")]
+        ratios = [f"{one['torch_ms'][part] / one['ours_ms'][part]:.2f}" for part in ("up", "down")]
+        shown.add_row(name, str(one["tokens"]), *shares, *ratios)
+    return shown
+
+
+def main() -> None:
+    """Run, print the table, write the numbers."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=0.15, help="for each point")
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    found = []
+    with torch.inference_mode():
+        for dtype in (torch.float32, torch.bfloat16):
+            for d_model, d_ff in SHAPES:
+                found += measure(d_model, d_ff, dtype, arguments.seconds)
+    Console(width=110).print(table(found))
+    if arguments.out:
+        source = Source.here(device_name(torch.device("cpu")), torch.get_num_threads())
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(json.dumps({"source": dataclasses.asdict(source), "break_even": found}) + "\n")
+
+
+if __name__ == "__main__":
+    main()
