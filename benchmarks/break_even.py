@@ -2,8 +2,8 @@
 
     OMP_PROC_BIND=true OMP_PLACES="{0},{1}" python benchmarks/break_even.py --out results/benchmarks/break_even.json
 
-Of each projection by itself, for calls of 1 to 64 tokens. Large weights are rotated through more than ten last-level
-caches' worth of copies, as a large model's are; small ones (under 8 MiB) through a model of four layers.
+Of each projection by itself, for calls of 1 to 64 tokens. Weights are rotated through more than ten last-level caches'
+worth of copies, as those of a model that no cache holds; the first shape through four copies, which the cache holds.
 """
 
 import argparse
@@ -20,15 +20,15 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from lazyneuron.exploit.choose import MOST_TOKENS
 from lazyneuron.exploit.launch import Rows, Tally
 from lazyneuron.exploit.operators import dense_down, dense_up, screened_up, sparse_down
 from lazyneuron.exploit.screen import screen_of
 from lazyneuron.record import Source, device_name
 
-SHAPES = [(256, 2048), (768, 3072), (1024, 4096), (2048, 8192)]
-TOKENS = (1, 2, 4, 8, 16, 32, 64)
+SHAPES = [(256, 2048), (512, 2048), (768, 3072), (1024, 4096), (2048, 8192)]
+TOKENS = (1, 2, 4, 8, 16, 32, 64, 256)
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.9)
-_LARGE = 2**23
 _CACHE_BYTES = 10 * 2**25
 
 
@@ -53,7 +53,8 @@ def measure(d_model: int, d_ff: int, dtype: torch.dtype, seconds: float) -> list
     torch.manual_seed(0)
     up = (torch.randn(d_ff, d_model) / d_model**0.5).to(dtype)
     down = (torch.randn(d_model, d_ff) / d_ff**0.5).to(dtype)
-    number = 1 + _CACHE_BYTES // up.nbytes if up.nbytes >= _LARGE else 4
+    is_cached = (d_model, d_ff) == SHAPES[0]
+    number = 4 if is_cached else 1 + _CACHE_BYTES // up.nbytes
     screen = screen_of(up)
     rows = [Rows(up.clone(), None, dataclasses.replace(screen, q_FD=screen.q_FD.clone())) for _ in range(number)]
     downs = [down.clone() for _ in range(number)]
@@ -63,10 +64,11 @@ def measure(d_model: int, d_ff: int, dtype: torch.dtype, seconds: float) -> list
         x = torch.randn(num_tokens, d_model).to(dtype)
         h = torch.randn(num_tokens, d_ff).to(dtype)
         here = {"d_model": d_model, "d_ff": d_ff, "dtype": str(dtype).removeprefix("torch."), "tokens": num_tokens}
-        here |= {"weight_bytes": up.nbytes}
+        here |= {"is_cached": is_cached}
         dense = {
             "up": timed(partial(linear, x), [r.weight_FD for r in rows], seconds),
             "down": timed(partial(linear, h), downs, seconds),
+            "down, transposed": timed(partial(linear, h), [w.t() for w in turned], seconds),
         }
         ours = {
             "up": timed(partial(dense_up, x), rows, seconds),
@@ -74,7 +76,7 @@ def measure(d_model: int, d_ff: int, dtype: torch.dtype, seconds: float) -> list
         }
         ways: dict[str, list[dict[str, float]]] = {"screened": [], "sparse down": []}
         u = linear(x.float(), up.float()).flatten()
-        for share in SHARES:
+        for share in SHARES if num_tokens <= MOST_TOKENS else ():
             shift = torch.full((d_ff,), -float(u.kthvalue(max(1, round((1 - share) * len(u)))).values))
             shifted, tally = [Rows(r.weight_FD, shift, r.screen) for r in rows], Tally()
             screened_up(x, shifted[0], tally=tally)
@@ -105,12 +107,15 @@ def crossing(points: list[dict[str, float]], dense: float) -> float:
 def table(found: list[dict[str, Any]]) -> Table:
     """Break-even shares in percent, and how torch's time compares with all rows on our threads."""
     shown = Table(title="Break-even share of rows a token needs, %; torch's time over ours with all rows")
-    for column in ("D x F, dtype", "tokens", "screened", "sparse down", "torch / ours, up", "torch / ours, down"):
+    columns = ("D x F, dtype", "tokens", "screened", "sparse down", "torch / ours, up", "torch / ours, down")
+    for column in (*columns, "torch, down / down transposed"):
         shown.add_column(column, justify="right")
     for one in found:
         name = f"{one['d_model']} x {one['d_ff']}, {one['dtype']}" if one["tokens"] == 1 else ""
-        shares = [f"{100 * one['break_even'][way]:.0f}" for way in ("screened", "sparse down")]
+        is_few = one["tokens"] <= MOST_TOKENS
+        shares = [f"{100 * one['break_even'][way]:.0f}" if is_few else "" for way in ("screened", "sparse down")]
         ratios = [f"{one['torch_ms'][part] / one['ours_ms'][part]:.2f}" for part in ("up", "down")]
+        ratios.append(f"{one['torch_ms']['down'] / one['torch_ms']['down, transposed']:.2f}")
         shown.add_row(name, str(one["tokens"]), *shares, *ratios)
     return shown
 
