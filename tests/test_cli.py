@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from lazyneuron.cli import main
 from lazyneuron.record import RunFolder
 
 
@@ -21,14 +21,11 @@ def call(*words, **options):
     )
 
 
-def fails_with(capsys, monkeypatch, *words):
-    """Exit code and the one line on standard error of a command run in this process."""
-    monkeypatch.setattr(sys, "argv", ["lazyneuron", *map(str, words)])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    lines = capsys.readouterr().err.strip().splitlines()
+def one_line(done):
+    """Exit code and the one line on standard error of a command."""
+    lines = done.stderr.strip().splitlines()
     assert len(lines) == 1, lines
-    return stop.value.code, lines[0]
+    return done.returncode, lines[0]
 
 
 def test_help_answers_within_a_second_and_teaches():
@@ -65,8 +62,8 @@ def test_print_config_gives_a_file_that_config_reads(tmp_path):
     assert again.stdout == printed.stdout
 
 
-def test_an_unknown_recipe_is_a_usage_error(capsys, monkeypatch, tmp_path):
-    code, line = fails_with(capsys, monkeypatch, "reproduce", "fig9", "--out", tmp_path / "out")
+def test_an_unknown_recipe_is_a_usage_error(command, tmp_path):
+    code, line = one_line(command("reproduce", "fig9", "--out", tmp_path / "out"))
     assert (code, line) == (2, "lazyneuron: no recipe 'fig9': choose from fig1, fig2ab, topk-accuracy, theorem31")
     assert not (tmp_path / "out").exists()
 
@@ -77,24 +74,24 @@ def test_a_wrong_scale_and_a_wrong_option_exit_with_2():
     assert call().returncode == 2
 
 
-def test_a_folder_of_another_run_is_refused_and_left_alone(capsys, monkeypatch, tmp_path):
+def test_a_folder_of_another_run_is_refused_and_left_alone(command, tmp_path):
     RunFolder(tmp_path, {"scale": "smoke", "seed": 5})
     before = (tmp_path / "config.json").read_bytes()
-    code, line = fails_with(capsys, monkeypatch, "reproduce", "--scale", "smoke", "--out", tmp_path)
+    code, line = one_line(command("reproduce", "--scale", "smoke", "--out", tmp_path))
     assert code == 2
     assert "holds a run with another config" in line
     assert "choose another --out" in line
     assert (tmp_path / "config.json").read_bytes() == before
 
 
-def test_a_folder_that_cannot_be_written_is_refused(capsys, monkeypatch, tmp_path):
+def test_a_folder_that_cannot_be_written_is_refused(command, tmp_path):
     (tmp_path / "file").write_text("")
-    code, line = fails_with(capsys, monkeypatch, "reproduce", "--out", tmp_path / "file" / "below")
+    code, line = one_line(command("reproduce", "--out", tmp_path / "file" / "below"))
     assert (code, "cannot write to" in line) == (2, True)
 
 
-def test_report_on_a_folder_without_a_run_is_a_usage_error(capsys, monkeypatch, tmp_path):
-    code, line = fails_with(capsys, monkeypatch, "report", tmp_path)
+def test_report_on_a_folder_without_a_run_is_a_usage_error(command, tmp_path):
+    code, line = one_line(command("report", tmp_path))
     assert (code, "holds no run" in line) == (2, True)
 
 
@@ -114,20 +111,21 @@ def build():
 """
 
 
-def test_measure_prints_a_table_and_json_and_writes_the_page(tmp_path):
-    (tmp_path / "own.py").write_text(OWN)
-    done = call("measure", "own:build", "--tokens", "100", "--out", "out", cwd=tmp_path)
+def test_measure_prints_a_table_and_json_and_writes_the_page(command, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    Path("own_mlp.py").write_text(OWN)
+    done = command("measure", "own_mlp:build", "--tokens", "100", "--out", "out")
     assert done.returncode == 0, done.stderr
     density = next(r.value for r in RunFolder(tmp_path / "out").records() if r.what == "density")
     row = next(line for line in done.stdout.splitlines() if "(model)" in line)
     assert row.split()[:5] == ["0", "(model)", "relu", "30", f"{100 * density:.2f}"]
     assert "page: out/report.html" in done.stdout
-    assert "How many neurons of own:build are active?" in (tmp_path / "out/report.html").read_text()
-    again = call("measure", "own:build", "--tokens", "100", "--out", "out", "--json", cwd=tmp_path)
+    assert "How many neurons of own_mlp:build are active?" in (tmp_path / "out/report.html").read_text()
+    again = call("measure", "own_mlp:build", "--tokens", "100", "--out", "out", "--json", cwd=tmp_path)
     assert json.loads(again.stdout)["sites"][0]["density"] == density
 
 
-def test_measure_refuses_in_one_line(capsys, monkeypatch, tmp_path):
+def test_measure_refuses_in_one_line(command, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     for words, message in (
@@ -136,10 +134,10 @@ def test_measure_refuses_in_one_line(capsys, monkeypatch, tmp_path):
         (["gpt2", "--tokens", "0"], "tokens must be 1 or more; got 0"),
         (["gpt2", "--dtype", "int8"], "no dtype 'int8'"),
     ):
-        code, line = fails_with(capsys, monkeypatch, "measure", *words)
+        code, line = one_line(command("measure", *words))
         assert code == 2
         assert message in line
-    assert "examples:" in call("measure", "--help").stdout
+    assert "examples:" in command("measure", "--help").stdout
 
 
 def missing_text(path: Path) -> list[object]:
@@ -147,12 +145,10 @@ def missing_text(path: Path) -> list[object]:
 
 
 @pytest.mark.parametrize(("words", "message"), [(one_class, "holds 1 class folder(s)"), (missing_text, "no text at")])
-def test_bad_data_is_a_usage_error_of_one_line(words, message, tmp_path):
-    done = call("reproduce", *words(tmp_path), "--scale", "smoke", "--out", tmp_path / "out")
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
-    debug = call("reproduce", *words(tmp_path / "2"), "--scale", "smoke", "--out", tmp_path / "out2", "--debug")
+def test_bad_data_is_a_usage_error_of_one_line(words, message, command, tmp_path):
+    code, line = one_line(command("reproduce", *words(tmp_path), "--scale", "smoke", "--out", tmp_path / "out"))
+    assert (code, message in line) == (2, True)
+    debug = command("reproduce", *words(tmp_path / "2"), "--scale", "smoke", "--out", tmp_path / "out2", "--debug")
     assert "Traceback" in debug.stderr
 
 
@@ -166,9 +162,19 @@ def start(*words):
     )
 
 
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """The whole of smoke, never interrupted: its folder, how the command ended, and after how many seconds."""
+    folder = tmp_path_factory.mktemp("smoke")
+    began = time.monotonic()
+    done = call("reproduce", "--scale", "smoke", "--out", folder / "out", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "out", done, time.monotonic() - began
+
+
 @pytest.mark.slow
-def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path):
-    words = ["reproduce", "fig2ab", "--scale", "smoke", "--steps", "120", "--out", tmp_path / "out"]
+def test_ctrl_c_saves_and_the_same_command_goes_on(smoke, command, tmp_path):
+    words = ["reproduce", "fig2ab", "--scale", "smoke", "--out", tmp_path / "out"]
     process = start(*words)
     while not list(tmp_path.glob("out/*/checkpoint-*")):
         assert process.poll() is None
@@ -179,41 +185,39 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path):
     assert errors.strip() == "lazyneuron: stopped; what was done is saved. The same command goes on from there"
     saved = {file.parent.name for file in tmp_path.glob("out/*/checkpoint-*")}
     assert saved
-    done = call(*words)
+    done = command(*words)
     assert done.returncode == 0, done.stderr
-    whole = call(*words[:-1], tmp_path / "whole")
-    assert whole.returncode == 0
+    whole, *_ = smoke
     for name in ("t5", "vit"):
-        cut, uncut = (tmp_path / folder / name / "records.jsonl" for folder in ("out", "whole"))
+        cut, uncut = (folder / name / "records.jsonl" for folder in (tmp_path / "out", whole))
         assert cut.read_bytes() == uncut.read_bytes()
 
 
 @pytest.mark.slow
-def test_a_corrupt_checkpoint_fails_with_1_and_names_the_mend(tmp_path):
-    words = ["reproduce", "fig1", "--scale", "smoke", "--steps", "40", "--out", tmp_path]
-    assert call(*words).returncode == 0
+def test_a_corrupt_checkpoint_fails_with_1_and_names_the_mend(smoke, command, tmp_path):
+    whole, *_ = smoke
+    shutil.copytree(whole / "t5", tmp_path / "t5")
+    shutil.copy(whole / "config.json", tmp_path)
     (tmp_path / "t5/done").unlink()
     newest = RunFolder(tmp_path / "t5").checkpoints()[-1]
     newest.write_bytes(b"not a checkpoint")
-    done = call(*words)
+    words = ["reproduce", "fig1", "--scale", "smoke", "--out", tmp_path]
+    done = command(*words)
     assert done.returncode == 1
     assert f"checkpoint {newest} is damaged" in done.stderr
     newest.unlink()
-    assert call(*words).returncode == 0
+    assert command(*words).returncode == 0
 
 
 @pytest.mark.slow
-def test_the_whole_of_smoke_within_90_seconds(tmp_path):
-    began = time.monotonic()
-    done = call("reproduce", "--scale", "smoke", "--out", tmp_path / "out", cwd=tmp_path)
-    seconds = time.monotonic() - began
-    assert done.returncode == 0, done.stderr
+def test_the_whole_of_smoke_within_90_seconds(smoke, command, tmp_path):
+    out, done, seconds = smoke
     assert "does not hold" in done.stdout
-    assert (tmp_path / "out/report.html").stat().st_size > 100_000
+    assert (out / "report.html").stat().st_size > 100_000
     print(f"smoke took {seconds:.0f} s")
     assert seconds < 90
-    again = call("reproduce", "--scale", "smoke", "--out", tmp_path / "out", cwd=tmp_path)
+    again = command("reproduce", "--scale", "smoke", "--out", out)
     assert again.stdout.count("is done") == 3
-    rebuilt = call("report", tmp_path / "out", "--out", tmp_path / "page.html")
+    rebuilt = command("report", out, "--out", tmp_path / "page.html")
     assert rebuilt.stdout.strip() == str(tmp_path / "page.html")
     assert len(list((tmp_path / "charts").glob("*.png"))) >= 6

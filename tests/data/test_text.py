@@ -1,5 +1,7 @@
 """Text: sources, split, tokenizer and batches that depend on their key alone."""
 
+import ast
+import gc
 import sys
 from types import SimpleNamespace
 
@@ -90,6 +92,48 @@ def test_the_embedded_prose_is_english_and_large_enough():
     assert len(joined) > 1_000_000
     assert joined.count(" the ") > 5_000
     assert found == list(text.documents("python", 10**9))
+
+
+NESTED = '''"""File."""
+class A:
+    """Class."""
+    async def f(self):
+        """Method."""
+        with a as b:
+            for c in b:
+                def g():
+                    """In a loop."""
+                    return lambda: "no docstring"
+            else:
+                def h(): """After a loop."""
+def undocumented():
+    x = [1 for _ in range(2)]
+if B:
+    try:
+        def i(): """Tried."""
+    except* ValueError:
+        def j(): """Caught."""
+    else:
+        def k(): """Not caught."""
+    finally:
+        def l(): """At last."""
+elif C:
+    match d:
+        case {"e": 1}:
+            class M: """Matched."""
+while D:
+    def n(): """While."""
+'''
+
+
+def test_every_docstring_is_found_in_the_order_of_ast_walk():
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    walked = [ast.get_docstring(node) for node in ast.walk(ast.parse(NESTED)) if isinstance(node, kinds)]
+    found = text._docstrings(NESTED.encode())
+    assert found == [docstring for docstring in walked if docstring]
+    assert len(found) == NESTED.count('"""') // 2
+    assert text._docstrings(b"no python") == text._docstrings(b"x = 1\n") == []
+    assert gc.isenabled()
 
 
 def test_max_bytes_cuts_after_whole_documents(corpus):

@@ -1,7 +1,5 @@
 """`convert` from a checkpoint to a saved sparse one: its numbers, resumed, stopped, and refused in one line."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -170,11 +168,11 @@ def test_the_command_asks_for_the_same_again():
     assert Options(model="m").sweep == SWEEP
 
 
-def test_the_command_line_prints_the_table_and_one_line_errors(options):
+def test_the_command_line_prints_the_table_and_one_line_errors(options, command):
     asked = options(out="cli")
-    call = [sys.executable, "-m", "lazyneuron", "enforce", asked.model, "--text", str(asked.text), "--tokens", "90"]
+    call = ["enforce", asked.model, "--text", str(asked.text), "--tokens", "90"]
     call += ["--batch", "2", "--length", "24", "--density", "0.125", "--out", str(asked.out)]
-    done = subprocess.run([*call, "--sweep", "1.0,0.5"], capture_output=True, text=True)
+    done = command(*call, "--sweep", "1.0,0.5")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == f"model: {asked.out}/model"
     assert [line.split()[0] for line in done.stdout.splitlines() if line.startswith(("sweep", "conv", "before"))] == [
@@ -183,9 +181,9 @@ def test_the_command_line_prints_the_table_and_one_line_errors(options):
         "sweep",
         "sweep",
     ]
-    wrong = subprocess.run([*call, "--sweep", "1.0,few"], capture_output=True, text=True)
+    wrong = command(*call, "--sweep", "1.0,few")
     assert (wrong.returncode, wrong.stderr) == (
         2,
         "lazyneuron: --sweep takes densities such as 1.0,0.1,0.05; got '1.0,few'\n",
     )
-    assert "examples:" in subprocess.run([*call[:4], "--help"], capture_output=True, text=True).stdout
+    assert "examples:" in command("enforce", "--help").stdout

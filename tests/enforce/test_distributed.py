@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing
 from torch import Tensor, nn
 from torch.distributed import barrier, destroy_process_group, init_process_group
 from torch.nn.parallel import DistributedDataParallel
@@ -13,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from lazyneuron.enforce.enforce import enforce, enforced, release
 from lazyneuron.enforce.selection import TopK
 from lazyneuron.enforce.verify import verify
+from tests.processes import run_on_ranks
 
 WORLD = 2
 
@@ -83,14 +83,13 @@ def work(rank: int, kind: str, port: int, folder: str) -> None:
     destroy_process_group()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
 @pytest.mark.filterwarnings("ignore")  # of torch's own, in the children and about them
 def test_two_ranks_train_as_one_process_does(kind, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    torch.multiprocessing.spawn(work, (kind, port, str(tmp_path)), nprocs=WORLD)
+    run_on_ranks(work, kind, port, str(tmp_path))
     expected = train(build(), 0, 1)
     for rank in range(WORLD):
         for step, logits in enumerate(torch.load(tmp_path / f"{rank}.pt")):

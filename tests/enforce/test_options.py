@@ -40,12 +40,12 @@ def test_the_command_names_every_option():
     assert asked.command == f"{words} --anneal --control false --tokens 20000 --batch 8"
 
 
-def test_json_is_alone_on_standard_output_and_the_page_is_written(options):
+def test_json_is_alone_on_standard_output_and_the_page_is_written(options, command):
     asked = options(out="cli")
-    call = [sys.executable, "-m", "lazyneuron", "enforce", asked.model, "--text", str(asked.text), "--tokens", "90"]
+    call = ["enforce", asked.model, "--text", str(asked.text), "--tokens", "90"]
     call += ["--batch", "2", "--length", "24", "--density", "0.125", "--sweep", "1.0,0.5", "--out", str(asked.out)]
     call += ["--finetune", "--steps", "2", "--control", "false", "--budgets", r"layers\.0\.=0.25"]
-    done = subprocess.run([*call, "--json"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "lazyneuron", *call, "--json"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found.keys() == {"model", "folder", "notes", "quality"}
@@ -58,7 +58,7 @@ def test_json_is_alone_on_standard_output_and_the_page_is_written(options):
     assert row["density"] == pytest.approx(0.1875)
     page = asked.out / "report.html"
     assert page.stat().st_mtime > 0
-    assert f"page: {page}" in subprocess.run(call, capture_output=True, text=True).stdout.splitlines()
-    wrong = subprocess.run([*call[:-1], "few"], capture_output=True, text=True)
+    assert f"page: {page}" in command(*call).stdout.splitlines()
+    wrong = command(*call[:-1], "few")
     assert wrong.returncode == 2
     assert wrong.stderr.startswith("lazyneuron: --budgets takes densities by site, such as 'layers")

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 import transformers as hf
 from torch import Tensor, nn
 
 from lazyneuron.measure.callbacks import lightning_callback, trainer_callback
 from lazyneuron.record import RunFolder, UsageError
+from tests.processes import run_on_ranks
 
 Step = tuple[dict[str, Tensor], list[dict[str, Tensor]]]
 """Weights and micro-batches of one optimizer step."""
@@ -204,10 +204,9 @@ def _train_on_two_ranks(rank: int, folder: Path) -> None:
     torch.distributed.destroy_process_group()
 
 
-@pytest.mark.slow
 def test_the_trainer_on_two_ranks_records_their_sum(tmp_path: Path) -> None:
     """Under DDP, by gloo: the tokens of both ranks, counted by hand from the batches that each has seen."""
-    mp.spawn(_train_on_two_ranks, args=(tmp_path,), nprocs=2)
+    run_on_ranks(_train_on_two_ranks, tmp_path)
     seen = [torch.load(tmp_path / f"steps-{rank}.pt") for rank in (0, 1)]
     expected = {step: _by_hand((seen[0][step][0], seen[0][step][1] + seen[1][step][1])) for step in (0, 2)}
     assert _densities(tmp_path / "mine") == {step: pytest.approx(values) for step, values in expected.items()}

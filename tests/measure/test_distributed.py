@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing
 from torch import Tensor, nn
 from torch.distributed import barrier, destroy_process_group, init_process_group
 from torch.nn.parallel import DistributedDataParallel
 
 from lazyneuron.measure import Probe, watch
 from lazyneuron.models import vit
+from tests.processes import run_on_ranks
 
 WORLD = 2
 
@@ -74,7 +74,7 @@ def test_two_ranks_count_what_one_process_does(kind, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    torch.multiprocessing.spawn(work, (kind, port, str(tmp_path)), nprocs=WORLD)
+    run_on_ranks(work, kind, port, str(tmp_path))
     ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(WORLD)]
     probe, logits = train(build(), 0, 1)
     assert [set(rank["mine"].values()) for rank in ranks] == [{2 * 3 * 5}, {2 * 2 * 5}]

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 import transformers as hf
 from torch import Tensor, nn
 
@@ -17,6 +16,7 @@ from lazyneuron.models import vit
 from lazyneuron.record import Record, RunFolder, UsageError
 from lazyneuron.report import write_report
 from lazyneuron.sites import find_sites
+from tests.processes import run_on_ranks
 
 
 class Block(nn.Module):
@@ -377,10 +377,9 @@ def _work(rank: int, folder: Path) -> None:
     dist.destroy_process_group()
 
 
-@pytest.mark.slow
 def test_two_ranks_record_their_sum_once(tmp_path: Path) -> None:
     """Under DDP the tokens of all ranks count, in one set of records, and every rank knows the density."""
-    mp.spawn(_work, args=(tmp_path / "mine",), nprocs=2)
+    run_on_ranks(_work, tmp_path / "mine")
     model, expected = Stack(), {}
     for step in (0, 2):
         for layer, active in enumerate(zip(*(model.active(_x(10 * step + r, 10 + r, 8)) for r in (0, 1)), strict=True)):

@@ -12,7 +12,7 @@ import pytest
 from lazyneuron.record import LazyneuronError, RunFolder, UsageError
 from lazyneuron.reproduce.recipe import Theory, Training, ViTTask
 from lazyneuron.reproduce.recipes import find_recipes
-from lazyneuron.reproduce.run import Options, _work, cache_folder, judge, with_options
+from lazyneuron.reproduce.run import Options, _work, cache_folder, execute, judge, with_options
 
 
 def test_the_default_folder_names_scale_and_seed():
@@ -128,13 +128,15 @@ def test_only_runs_that_are_there_are_judged(small_vit, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_of_torchrun_give_the_numbers_of_one(tmp_path):
-    words = ["-m", "lazyneuron", "reproduce", "fig2ab", "--scale", "smoke", "--steps", "20", "--device", "cpu", "--out"]
+def test_two_processes_of_torchrun_give_the_numbers_of_one(corpus, tmp_path):
+    options = Options(names=("fig2ab",), scale="smoke", steps=20, device="cpu", text=str(corpus))
+    words = ["reproduce", "fig2ab", "--scale", "smoke", "--steps", "20", "--device", "cpu", "--text", str(corpus)]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    two = subprocess.run([*torchrun, *words, str(tmp_path / "two")], capture_output=True, text=True)
+    call = [*torchrun, "-m", "lazyneuron", *words, "--out", str(tmp_path / "two")]
+    two = subprocess.run(call, capture_output=True, text=True)
     assert two.returncode == 0, two.stderr
-    one = subprocess.run([sys.executable, *words, str(tmp_path / "one")], capture_output=True, text=True)
-    assert one.returncode == 0, one.stderr
+    for run in find_recipes(options.names, "smoke")[0].runs:
+        execute(with_options(run, options), tmp_path / "one" / run.name, options, lambda progress: None)
     assert two.stdout.count("page:") == 1
     for name in ("t5", "vit"):
         first, second = (RunFolder(tmp_path / folder / name).records() for folder in ("one", "two"))

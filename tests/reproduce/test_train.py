@@ -3,9 +3,6 @@
 import os
 import random
 import signal
-import subprocess
-import sys
-import threading
 import time
 from dataclasses import replace
 
@@ -17,6 +14,7 @@ from lazyneuron.record import LazyneuronError, RunFolder, StoppedError
 from lazyneuron.reproduce.recipe import probe_steps, run_config
 from lazyneuron.reproduce.task import build_model, load_batches
 from lazyneuron.reproduce.train import train
+from tests.processes import FORKED
 
 
 def run_to_end(run, path, cache, seed=0, report=lambda progress: None):
@@ -109,52 +107,45 @@ def test_worker_processes_change_no_bit(small_vit, tmp_path, cache):
     assert helped == alone
 
 
-SCRIPT = """
-import sys
-from pathlib import Path
-from lazyneuron.record import RunFolder
-from lazyneuron.reproduce.recipe import run_config
-from lazyneuron.reproduce.recipes.fig2ab import vit
-from lazyneuron.reproduce.task import load_batches
-from lazyneuron.reproduce.train import train
+def train_and_say_when_it_begins(run, path, cache, begun):
+    def report(progress):
+        if not begun.closed:
+            begun.send(progress.step)
+            begun.close()
 
-run, batches = vit("smoke"), None
-batches = load_batches(run, 0, Path(sys.argv[2]))
-folder = RunFolder(sys.argv[1], run_config(run, 0, batches.fingerprint))
-print("ready", flush=True)
-train(run, folder, batches, seed=0, device="cpu")
-"""
+    run_to_end(run, path, cache, report=report)
 
 
-@pytest.mark.slow
-def test_a_run_killed_at_any_moment_goes_on_bit_for_bit(tmp_path, cache):
+def test_a_run_killed_at_any_moment_goes_on_bit_for_bit(small_vit, tmp_path, cache):
+    run = replace(small_vit, num_steps=120, checkpoint_every=10)
+
     def start(name):
-        command = [sys.executable, "-c", SCRIPT, str(tmp_path / name), str(cache)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        heard, begun = FORKED.Pipe(duplex=False)
+        process = FORKED.Process(target=train_and_say_when_it_begins, args=(run, tmp_path / name, cache, begun))
+        process.start()
+        begun.close()
+        heard.recv()
+        return process
 
-    began = time.monotonic()
     whole = start("whole")
-    output, _ = whole.communicate()
-    assert whole.returncode == 0, output
+    began = time.monotonic()
+    whole.join()
+    assert whole.exitcode == 0
     longest = time.monotonic() - began
     delays, kills = random.Random(0), 0
     while True:
         process = start("killed")
-        assert process.stdout is not None
-        process.stdout.readline()
-        timer = threading.Timer(delays.uniform(0.1, 0.6) * longest / 2, process.kill)
-        timer.start()
-        code = process.wait()
-        timer.cancel()
-        process.stdout.close()
-        kills += code == -signal.SIGKILL
-        if code == 0 or kills == 3:
+        process.join(delays.uniform(0.1, 0.45) * longest)
+        process.kill()
+        process.join()
+        kills += process.exitcode == -signal.SIGKILL
+        if process.exitcode == 0 or kills == 3:
             break
     assert kills >= 1
-    if code != 0:
+    if process.exitcode != 0:
         final = start("killed")
-        output, _ = final.communicate()
-        assert final.returncode == 0, output
+        final.join()
+        assert final.exitcode == 0
     assert (tmp_path / "killed/records.jsonl").read_bytes() == (tmp_path / "whole/records.jsonl").read_bytes()
 
 
