@@ -218,6 +218,6 @@ def test_the_whole_of_smoke_within_90_seconds(smoke, command, tmp_path):
     assert seconds < 90
     again = command("reproduce", "--scale", "smoke", "--out", out)
     assert again.stdout.count("is done") == 3
-    rebuilt = command("report", out, "--out", tmp_path / "page.html")
+    rebuilt = call("report", out, "--out", tmp_path / "page.html")
     assert rebuilt.stdout.strip() == str(tmp_path / "page.html")
     assert len(list((tmp_path / "charts").glob("*.png"))) >= 6
