@@ -3,8 +3,9 @@
     OMP_PROC_BIND=true OMP_PLACES="{0},{1}" python benchmarks/ffn.py --out results/benchmarks/ffn.json
 
 Weights are normal, and a common bias sets how many neurons are active. Every call reads weights that are not in the
-cache: each way takes its turn on its own copy, and there are more than ten last-level caches' worth of copies. Bytes
-are what a way must read (simulated), times are times. An output that is off by more than twice torch's own error
+cache: each way takes its turn on its own copy, and there are more than ten last-level caches' worth of copies. "In a
+model" is what `lazyneuron.exploit` does there: up and down by themselves, each as `choose` says. Bytes are what a way
+must read (simulated), times are times. An output that is off by more than twice torch's own error
 against float64 stops the benchmark.
 """
 
@@ -22,8 +23,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from lazyneuron.exploit.choose import choose
 from lazyneuron.exploit.launch import Rows, Tally
-from lazyneuron.exploit.operators import dense_mlp, sparse_down, sparse_mlp
+from lazyneuron.exploit.operators import dense_down, dense_mlp, dense_up, screened_up, sparse_down, sparse_mlp
 from lazyneuron.exploit.screen import screen_of
 from lazyneuron.record import Source, device_name
 
@@ -75,8 +77,14 @@ WAYS: dict[str, Callable[[Tensor, Weights], Tensor]] = {
     "threaded dense": lambda x, w: dense_mlp(x, w.rows, w.down_FD),
     "torch up, sparse down": _torch_up,
     "screened": lambda x, w: sparse_mlp(x, w.rows, w.down_FD),
+    "in a model": lambda x, w: _in_a_model(x, w, True, True),
     "torch, last": _torch,
 }
+
+
+def _in_a_model(x: Tensor, w: Weights, is_screened: bool, is_sparse: bool) -> Tensor:
+    u = screened_up(x, w.rows) if is_screened else dense_up(x, w.rows)
+    return (sparse_down if is_sparse else dense_down)(torch.relu(u), w.down_FD)
 
 
 def measure(d_model: int, d_ff: int, dtype: torch.dtype, density: float, num_rounds: int) -> dict[str, Any]:
@@ -92,13 +100,19 @@ def measure(d_model: int, d_ff: int, dtype: torch.dtype, density: float, num_rou
             assert (way(x, found[0]).double() - exact).norm() <= 2 * own, (name, d_model, density)
         sparse_mlp(x, found[0].rows, found[0].down_FD, tally=tally)
     candidates, active = tally.candidates / d_ff / len(tokens), tally.down_rows / d_ff / len(tokens)
+    chosen = [
+        choose(way, 1, share, dtype, found[0].up.nbytes).name == way
+        for way, share in (("screened", candidates), ("sparse down", active))
+    ]
+    ways = WAYS | {"in a model": lambda x, w: _in_a_model(x, w, *chosen)}
     size = found[0].up.element_size()
     share = {"torch": 1, "threaded dense": 1, "torch up, sparse down": (1 + active) / 2, "torch, last": 1}
     share["screened"] = (1 / size + candidates + active) / 2
-    times: dict[str, list[float]] = {way: [] for way in WAYS}
+    share["in a model"] = ((1 / size + candidates if chosen[0] else 1) + (active if chosen[1] else 1)) / 2
+    times: dict[str, list[float]] = {way: [] for way in ways}
     with torch.inference_mode():
         for number in range(num_rounds * len(found)):
-            for place, (name, way) in enumerate(WAYS.items()):
+            for place, (name, way) in enumerate(ways.items()):
                 weights, x = found[(number + place) % len(found)], tokens[number % len(tokens)]
                 start = time.perf_counter()
                 way(x, weights)
@@ -119,7 +133,7 @@ def table(found: list[dict[str, Any]]) -> Table:
     """Ratios to the faster dense way by medians (minima in brackets), and what the bytes alone would give."""
     shown = Table(title="One MLP, one token: times as fast as the faster dense, by medians (minima)")
     columns = "D x F, dtype", "active %", "candidates %", "torch ms", "threaded ms", "last / first"
-    for column in (*columns, "sparse down", "screened", "by bytes", "of the limit %"):
+    for column in (*columns, "sparse down", "screened", "in a model", "by bytes", "of the limit %"):
         shown.add_column(column, justify="right")
     for one in found:
         middle = {way: statistics.median(times) for way, times in one["latency_ms"].items()}
@@ -127,9 +141,8 @@ def table(found: list[dict[str, Any]]) -> Table:
         dense = min(middle["torch"], middle["threaded dense"], middle["torch, last"])
         dense_best = min(best["torch"], best["threaded dense"], best["torch, last"])
         limit = middle["threaded dense"] * one["read"]["screened"]
-        ratios = [
-            f"{dense / middle[w]:.2f} ({dense_best / best[w]:.2f})" for w in ("torch up, sparse down", "screened")
-        ]
+        shown_ways = ("torch up, sparse down", "screened", "in a model")
+        ratios = [f"{dense / middle[w]:.2f} ({dense_best / best[w]:.2f})" for w in shown_ways]
         name = f"{one['d_model']} x {one['d_ff']}, {one['dtype']}"
         shares = f"{100 * one['active']:.1f}", f"{100 * one['candidates']:.1f}"
         times = (

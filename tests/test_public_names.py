@@ -8,6 +8,7 @@ import pytest
 import lazyneuron
 
 NAMES = [
+    "Advice",
     "Anneal",
     "Choice",
     "Cost",
@@ -29,6 +30,7 @@ NAMES = [
     "TopK",
     "UsageError",
     "Verdict",
+    "advise",
     "calibrate",
     "choose",
     "cost",
