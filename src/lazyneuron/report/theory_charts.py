@@ -19,7 +19,7 @@ from lazyneuron.report.charts import (
     tooltips,
 )
 
-KINDS = {"gradient": "measured mean ± 2 standard errors", "gradient_closed_form": "closed form"}
+KINDS = {"gradient": "measured, ± 2 SE", "gradient_closed_form": "closed form"}
 
 
 def theorem_cases(runs: Sequence[Run], name: str) -> Figure | None:
@@ -52,7 +52,7 @@ def theorem_cases(runs: Sequence[Run], name: str) -> Figure | None:
         name=name,
         title="Theorem 3.1: mean gradient on active neurons",
         caption="Mean of dL/dp over active neurons and random output layers V, one row per loss, distribution of V and "
-        "number of classes K. Where it is positive, a gradient step lowers the pre-activation.",
+        "number of classes K, ± 2 standard errors (SE). Where it is positive, a gradient step lowers the pre-activation.",
         spec=concat(panels, pick="kind", columns=1),
     )
 
