@@ -40,7 +40,7 @@ def theorem_cases(runs: Sequence[Run], name: str) -> Figure | None:
         axis = alt.Axis(values=ticks, format="~g", labelOverlap=True)
         bars = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", scale=scale, axis=axis), x2="high:Q")
         places = base.encode(
-            x=alt.X("value:Q", title="mean gradient on active pre-activations", scale=scale, axis=axis),
+            x=alt.X("value:Q", title="mean gradient dL/dp", scale=scale, axis=axis),
             shape=alt.Shape("kind:N", title=None, scale=alt.Scale(domain=seen, range=["circle", "diamond"])),
             tooltip=tooltips("case", "kind", "value", "error", *seed_field(rows)),
         )
@@ -51,8 +51,9 @@ def theorem_cases(runs: Sequence[Run], name: str) -> Figure | None:
     return Figure(
         name=name,
         title="Theorem 3.1: mean gradient on active neurons",
-        caption="Mean of dL/dp over active neurons and random output layers V, one row per loss, distribution of V and "
-        "number of classes K, ± 2 standard errors (SE). Where it is positive, a gradient step lowers the pre-activation.",
+        caption="Mean of dL/dp over active neurons and random output layers V, ± 2 standard errors (SE), one row per "
+        "loss, distribution of V and number of classes K. Where it is positive, a gradient step lowers the "
+        "pre-activation.",
         spec=concat(panels, pick="kind", columns=1),
     )
 
