@@ -11,7 +11,7 @@ NaN counts as larger than infinity, so it is kept, never hidden. Gradients reach
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 _KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -99,11 +99,15 @@ def _check(h: Tensor) -> None:
 
 def _is_plain(h: Tensor) -> bool:
     """Whether nothing but the kernel would see the call: the dispatcher's 10 us are as long as a token's work."""
-    if torch.compiler.is_compiling() or type(h) is not Tensor or h.device.type != "cpu":
-        return False
+    is_unseen = not (is_transformed(h) or torch._C._len_torch_function_stack())
+    return is_unseen and h.device.type == "cpu" and h.dtype in _KERNEL_DTYPES
+
+
+def is_transformed(h: Tensor) -> bool:
+    """Whether a call on `h` is traced, transformed (vmap, jvp) or seen by a dispatch mode: it must go through torch."""
     transforms = torch._C._functorch.maybe_current_level()  # pyright: ignore[reportAttributeAccessIssue]
-    modes = torch._C._len_torch_dispatch_stack() or torch._C._len_torch_function_stack()
-    return h.dtype in _KERNEL_DTYPES and not modes and transforms is None
+    is_traced = torch.compiler.is_compiling() or torch._C._is_tracing() or torch._C._len_torch_dispatch_stack() > 0
+    return is_traced or transforms is not None or type(h) not in (Tensor, nn.Parameter)
 
 
 def _setup(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
