@@ -7,7 +7,7 @@ import traceback
 from jsonargparse import ArgumentParser
 
 from lazyneuron.cli import advise, enforce, exploit, measure, report, reproduce
-from lazyneuron.cli.common import HelpFormatter
+from lazyneuron.cli.options import HelpFormatter
 from lazyneuron.record import LazyneuronError, StoppedError, UsageError
 
 USAGE_FAILED, RUN_FAILED, INTERRUPTED = 2, 1, 130

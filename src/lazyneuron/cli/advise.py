@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from lazyneuron.cli.common import HelpFormatter, output, with_exploit_options
+from lazyneuron.cli.options import HelpFormatter, output, with_exploit_options
 
 _ADVISE = """\
 What would I gain? Measures, on this machine's CPU, how many neurons of each MLP are active, how many bytes of weights

@@ -7,7 +7,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from lazyneuron.cli.common import HelpFormatter, output, with_model_options
+from lazyneuron.cli.options import HelpFormatter, output, with_model_options
 
 _ENFORCE = """\
 Make a checkpoint sparse: keep only the largest activations of each token in every MLP (top-k), fine-tune it under

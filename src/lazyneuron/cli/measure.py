@@ -7,7 +7,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from lazyneuron.cli.common import HelpFormatter, output, with_model_options
+from lazyneuron.cli.options import HelpFormatter, output, with_model_options
 
 _MEASURE = """\
 How sparse is this model? Finds its MLPs by tracing, runs it over some text or images, counts exactly which

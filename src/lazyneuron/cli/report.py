@@ -4,7 +4,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from lazyneuron.cli.common import HelpFormatter
+from lazyneuron.cli.options import HelpFormatter
 
 _REPORT = """\
 Build the HTML page, and each chart as PNG and SVG, from the records of one or several result folders.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from lazyneuron.cli.common import HelpFormatter
+from lazyneuron.cli.options import HelpFormatter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
