@@ -24,6 +24,7 @@ from lazyneuron.exploit.choose import MOST_TOKENS
 from lazyneuron.exploit.launch import Rows, Tally
 from lazyneuron.exploit.operators import dense_down, dense_up, screened_up, sparse_down
 from lazyneuron.exploit.screen import screen_of
+from lazyneuron.exploit.ways import crossing
 from lazyneuron.record import Source, device_name
 
 SHAPES = [(256, 2048), (512, 2048), (768, 3072), (1024, 4096), (2048, 8192)]
@@ -85,23 +86,11 @@ def measure(d_model: int, d_ff: int, dtype: torch.dtype, seconds: float) -> list
             masked = torch.where(torch.rand(num_tokens, d_ff) < share, h, 0)
             ways["sparse down"].append({"share": share, "ms": timed(partial(sparse_down, masked), turned, seconds)})
         ways_limits = {
-            way: crossing(points, dense["up" if way == "screened" else "down"]) for way, points in ways.items()
+            way: crossing(*zip(*((p["share"], p["ms"]) for p in points), strict=True), dense[part]) if points else None
+            for (way, points), part in zip(ways.items(), ("up", "down"), strict=True)
         }
         found.append(here | {"torch_ms": dense, "ours_ms": ours, "ways": ways, "break_even": ways_limits})
     return found
-
-
-def crossing(points: list[dict[str, float]], dense: float) -> float:
-    """The share up to which it takes less than dense, on a line between points; 0 if it never does."""
-    last: dict[str, float] | None = None
-    for point in points:
-        if point["ms"] >= dense:
-            if last is None:
-                return 0.0
-            part = (dense - last["ms"]) / (point["ms"] - last["ms"])
-            return last["share"] + part * (point["share"] - last["share"])
-        last = point
-    return 1.0
 
 
 def table(found: list[dict[str, Any]]) -> Table:
