@@ -94,10 +94,12 @@ class Record:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What one claim of the paper came to on one set of records.
+    """What one claim of the paper came to on the records of some runs, over seeds.
 
-    `expected` is the threshold in words, `value` the metric as seen (None where there was nothing to see), `reason`
-    says in one sentence why the verdict is what it is. `where` is the place in the paper (arXiv 2210.06313).
+    `expected` is the threshold in words, `reported` what the paper found; `on` names the runs, `recipe` the experiment.
+    `values` are the metric as each of `seeds` shows it, `value` their mean (None where there was nothing to see),
+    `low` and `high` the 95 % bootstrap interval of that mean (None for one seed). `reason` says why the verdict is what
+    it is. `where` is the place in the paper (arXiv 2210.06313).
     """
 
     claim: str
@@ -109,7 +111,12 @@ class Verdict:
     verdict: VerdictName
     reason: str
     recipe: str
-    seed: int
+    on: str
+    seeds: list[int]
+    values: list[float]
+    low: float | None = None
+    high: float | None = None
+    reported: str = ""
 
 
 def _without_defaults(item: Record) -> dict[str, Any]:
@@ -237,6 +244,14 @@ class RunFolder:
     def verdicts(self) -> list[Verdict]:
         """The verdicts last written; empty if none were."""
         return [Verdict(**line) for _, line in _read_lines(self.path / "verdicts.jsonl")]
+
+    def write_recipes(self, recipes: Iterable[dict[str, Any]]) -> None:
+        """Keep what each experiment is about: name, title, figure, what the paper reports, runs and settings."""
+        _replace(self.path / "recipes.jsonl", "".join(json.dumps(recipe) + "\n" for recipe in recipes))
+
+    def recipes(self) -> list[dict[str, Any]]:
+        """What `write_recipes` kept; empty for other folders."""
+        return [recipe for _, recipe in _read_lines(self.path / "recipes.jsonl")]
 
     def members(self) -> list["RunFolder"]:
         """The run folders directly below this one, by name; a saved model's folder, which has a config too, is none."""

@@ -18,41 +18,60 @@ if TYPE_CHECKING:
 _SCALES = ("smoke", "quick", "laptop", "paper")
 
 _REPRODUCE = """\
-Train the paper's models, measure the density of every activation map on the way, judge the paper's claims
-and write one HTML page. With no argument: three recipes at scale quick, about ten minutes on two CPU cores."""
+Train the paper's models, measure them on the way and at the end, judge the paper's claims over seeds and write one HTML
+page. With no argument: a T5, a ViT and the theorem at scale quick, about ten minutes on two CPU cores."""
 
 _RECIPES = """\
-recipes:
-  fig1       a T5 learns to fill in spans: density by layer and step (Figure 1)
-  fig2ab     T5 and ViT by layer, training against evaluation data (Figure 2a, 2b)
-  theorem31  the sign and size of the first gradient on active neurons (Theorem 3.1)
-  topk-accuracy  T5 and ViT trained with the k largest neurons per token only, k from 100 to 2 % (section 4):
-             fourteen runs, so only if named
+recipes (in the order of the paper; what each costs is printed before it starts):
+  fig1              T5: density by layer and step, and three times the steps
+  fig2a, fig2b      T5's encoder and decoder, ViT: density by layer; on training and on evaluation data
+  fig2c             all data against a tenth of the images and half of the classes
+  fig2d-f           three sizes of T5 and of ViT
+  fig3              how often each neuron fires, over 400,000 tokens
+  theorem31         the sign and size of the first gradient on active neurons
+  fig4a, fig4bc     deeper; wider: fraction and number of active neurons
+  fig5a, 5b, 5c     random labels, random images, infinite random data
+  topk-accuracy     T5 and ViT that keep k neurons per token, over k
+  latency           decoding one token at a time, dense and Top-k exploited, over sizes and k
+  table1            ViT against Top-k ViT: label noise, input noise, calibration
+  mixer, mlp, optimizers, activation    other models, optimizers; GELU against ReLU
+  statistical-topk  about k of Gaussian input and of real maps, in linear time
+  corruptions       all 15 corruptions of ImageNet-C
 
 scales:
-  smoke   seconds: does it run?
-  quick   about ten minutes on two CPU cores, data that ships with Python and scikit-learn
-  laptop  hours: wider models, Fashion-MNIST
+  smoke   seconds each: does it run?
+  quick   minutes a training, one seed, data that ships with Python and scikit-learn
+  laptop  all recipes in about four hours on two CPU cores, three seeds; Fashion-MNIST, State of the Union addresses
   paper   the paper's own shapes and data, on GPUs (lazyneuron[hub], torchrun)
 
 examples:
   lazyneuron reproduce
   lazyneuron reproduce theorem31 --scale smoke --out runs/try
-  lazyneuron reproduce fig1 --text my-corpus/ --seed 1
+  lazyneuron reproduce --all --scale laptop
+  lazyneuron reproduce fig2b --text my-corpus/ --seeds 0 1 2
+  torchrun --nproc-per-node 8 -m lazyneuron reproduce fig1 --scale paper --shard
   lazyneuron reproduce --print_config > mine.yaml && lazyneuron reproduce --config mine.yaml
 
-Ctrl-C saves; the same command goes on. Results are kept in --out and never computed twice."""
+Ctrl-C saves; the same command goes on. Results are kept in --out as each run ends, and never computed twice."""
 
 
 def build_parser() -> ArgumentParser:
     """The options of `lazyneuron reproduce`."""
     parser = ArgumentParser(description=_REPRODUCE, epilog=_RECIPES, formatter_class=HelpFormatter)
     parser.add_argument(
-        "names", nargs="*", type=str, default=SUPPRESS, metavar="NAME", help="recipes (default: fig1 fig2ab theorem31)"
+        "names", nargs="*", type=str, default=SUPPRESS, metavar="NAME", help="recipes (default: fig2b theorem31)"
     )
+    parser.add_argument("--all", action="store_true", help="all recipes")
     parser.add_argument("--scale", choices=_SCALES, default="quick", help="how large (see above)")
-    parser.add_argument("--out", type=str | None, help="result folder (default: runs/SCALE-seedN)")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and batches; held-out data is the same for all")
+    parser.add_argument("--out", type=str | None, help="result folder (default: runs/SCALE)")
+    parser.add_argument(
+        "--seeds",
+        nargs="+",
+        type=int,
+        default=[],
+        metavar="N",
+        help="of weights and batches (default: 0; laptop: 0 1 2)",
+    )
     parser.add_argument("--device", type=str | None, help="cpu or cuda (default: cuda where there is one)")
     parser.add_argument("--text", type=str | None, help="T5's text: file, folder of *.txt, hf:NAME[/CONFIG], python")
     parser.add_argument(
@@ -60,6 +79,7 @@ def build_parser() -> ArgumentParser:
     )
     parser.add_argument("--steps", type=int | None, help="training steps, in place of the scale's")
     parser.add_argument("--jobs", type=int | None, help="runs at a time (default: up to 3, one for each core)")
+    parser.add_argument("--shard", action="store_true", help="under torchrun: split weights over processes too (FSDP2)")
     parser.add_argument("--debug", action="store_true", help="show the traceback of a failure")
     parser.add_argument("--config", action="config", help="a YAML file with any of these options")
     return parser
@@ -69,14 +89,22 @@ def run(arguments: Namespace) -> None:
     """Carry out `lazyneuron reproduce` and print what it found."""
     from rich.console import Console
 
+    from lazyneuron.record import UsageError
     from lazyneuron.report import write_report
-    from lazyneuron.reproduce.run import Options, is_first_process, reproduce
+    from lazyneuron.reproduce.options import Options
+    from lazyneuron.reproduce.recipes import RECIPES
+    from lazyneuron.reproduce.run import is_first_process, reproduce
 
-    names = ("scale", "seed", "device", "text", "images", "steps", "jobs")
+    recipes = tuple(arguments.get("names") or ())
+    if arguments.all:
+        if recipes:
+            raise UsageError(f"--all runs every recipe: leave out --all or {' '.join(recipes)}")
+        recipes = tuple(RECIPES)
+    names = ("scale", "device", "text", "images", "steps", "jobs", "shard")
     out = Path(arguments.out) if arguments.out else None
     chosen: dict[str, Any] = {name: arguments[name] for name in names}
     console = Console(quiet=not is_first_process())
-    outcome = reproduce(Options(names=tuple(arguments.get("names") or ()), out=out, **chosen), console)
+    outcome = reproduce(Options(names=recipes, out=out, seeds=tuple(arguments.seeds), **chosen), console)
     if not is_first_process():
         return
     if outcome.verdicts:
@@ -92,9 +120,10 @@ def _print_verdicts(verdicts: "Sequence[Verdict]", console: "Console") -> None:
 
     colours = {"holds": "green", "does not hold": "red", "cannot tell": "yellow"}
     table = Table(title="The paper's claims, on these runs")
-    for column in ("claim", "run", "seen", "expected", "verdict"):
+    for column in ("claim", "on", "seen", "95 % interval", "expected", "verdict"):
         table.add_column(column)
     for v in verdicts:
         seen = "" if v.value is None else f"{v.value:.3g}"
-        table.add_row(v.text, v.recipe, seen, v.expected, f"[{colours[v.verdict]}]{v.verdict}[/]")
+        interval = "" if v.low is None or v.high is None else f"{v.low:.3g} to {v.high:.3g}"
+        table.add_row(v.text, v.on, seen, interval, v.expected, f"[{colours[v.verdict]}]{v.verdict}[/]")
     console.print(table)

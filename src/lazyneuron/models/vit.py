@@ -22,8 +22,9 @@ class ViTSize:
 
 
 VIT_SIZES = {
+    "vit-micro": ViTSize(3, 32, 256, 2, 3),
     "vit-tiny": ViTSize(4, 64, 512, 4, 3),
-    "vit-mini": ViTSize(6, 128, 1024, 4, 4),
+    "vit-mini": ViTSize(5, 96, 768, 6, 3),
     "vit-ti16": ViTSize(12, 192, 768, 3, 16),
     "vit-s16": ViTSize(12, 384, 1536, 6, 16),
     "vit-b16": ViTSize(12, 768, 3072, 12, 16),
@@ -41,12 +42,13 @@ def vit(
     d_ff: int | None = None,
     patch_size: int | None = None,
     dropout: float = 0.0,
+    hidden_act: str = "relu",
 ) -> "ViTForImageClassification":
-    """A randomly initialised ReLU ViT with a class token ("vit-tiny" and "vit-mini" are ours, for small images).
+    """A randomly initialised ReLU ViT with a class token ("vit-micro", "-tiny" and "-mini" are ours, for small images).
 
-    `num_layers`, `d_ff` and `patch_size` replace the named size's. Initialisation follows the original code base:
-    Xavier-uniform projections, N(0, 1 / fan-in) patch embedding, zero biases, positions N(0, 0.02); but its head, which
-    starts at zero there (so that no gradient reaches an MLP at step 0), starts Xavier-uniform too.
+    `num_layers`, `d_ff` and `patch_size` replace the named size's, `hidden_act` its ReLU. Initialisation is that of the
+    original code base: Xavier-uniform projections, N(0, 1 / fan-in) patch embedding, zero biases, positions N(0, 0.02);
+    but the head, zero there (so that no gradient reaches an MLP at step 0), starts Xavier-uniform too.
     """
     from transformers import ViTConfig, ViTForImageClassification
 
@@ -61,7 +63,7 @@ def vit(
         num_hidden_layers=num_layers or shape.num_layers,
         num_attention_heads=shape.num_heads,
         intermediate_size=d_ff or shape.d_ff,
-        hidden_act="relu",
+        hidden_act=hidden_act,
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=0.0,
         image_size=image_size,

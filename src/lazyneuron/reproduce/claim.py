@@ -1,56 +1,99 @@
-"""One claim of the paper: a checkable sentence, and how the records of a run judge it."""
+"""One claim of the paper: a checkable sentence, and how the records of some runs judge it over seeds."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lazyneuron.record import Record, Verdict, VerdictName
+from lazyneuron.reproduce.interval import mean_interval
+
+Records = Mapping[str, Sequence[Record]]
+"""The records of one seed, by the run's name."""
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """A metric as seen (None where there was nothing to see), what it means for the claim, and why."""
+class Seen:
+    """A metric as one seed shows it, and why; `verdict` where the seed's own statistics decide, not a threshold."""
 
-    value: float | None
-    verdict: VerdictName
+    value: float
     reason: str
+    verdict: VerdictName | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """One checkable sentence: `expected` is its threshold in words, and `judge` applies it to one run's records."""
+    """One checkable sentence about `runs`, of which `see` finds a metric in the records of one seed (None: not there).
+
+    It holds where the metric is within the bounds given. With several seeds the 95 % bootstrap interval of their mean
+    must lie within them; an interval outside does not hold; one across a bound cannot tell. Where `every_seed` is set
+    each seed decides by itself and the worst counts: for what must never happen. One seed has no interval: its value
+    decides, unless the claim `compares` two trainings, whose difference one seed cannot tell from chance.
+    `expected` are the bounds in words, `reported` what the paper found (arXiv 2210.06313).
+    """
 
     name: str
     text: str
     where: str
     metric: str
     expected: str
-    judge: Callable[[Sequence[Record]], Judgement]
+    runs: tuple[str, ...]
+    see: Callable[[Records], Seen | None]
+    on: str = ""
+    reported: str = ""
+    at_least: float = -math.inf
+    above: float = -math.inf
+    at_most: float = math.inf
+    below: float = math.inf
+    compares: bool = False
+    every_seed: bool = False
 
-    def verdict(self, recipe: str, seed: int, records: Sequence[Record]) -> Verdict:
-        """The verdict on the run `recipe`, which left `records`."""
-        seen = self.judge(records)
+    def admits(self, value: float) -> bool:
+        """Whether a value is within the bounds."""
+        is_above = value >= self.at_least and (value > self.above or self.above == -math.inf)
+        return is_above and value <= self.at_most and (value < self.below or self.below == math.inf)
+
+    def verdict(self, recipe: str, by_seed: Mapping[int, Records]) -> Verdict:
+        """The verdict on records by seed, in the recipe `recipe`."""
+        found = {seed: seen for seed, records in by_seed.items() if (seen := self.see(records)) is not None}
+        found = {seed: seen for seed, seen in found.items() if not math.isnan(seen.value)}
+        values = [seen.value for seen in found.values()]
+        interval = mean_interval(values) if len(values) > 1 and all(map(math.isfinite, values)) else None
+        verdict, reason = self._decide(list(found.values()), interval)
         return Verdict(
             claim=self.name,
             text=self.text,
             where=self.where,
             metric=self.metric,
             expected=self.expected,
-            value=seen.value,
-            verdict=seen.verdict,
-            reason=seen.reason,
+            reported=self.reported,
             recipe=recipe,
-            seed=seed,
+            on=self.on or ", ".join(self.runs),
+            seeds=list(found),
+            values=values,
+            value=math.fsum(values) / len(values) if values else None,
+            low=interval[0] if interval else None,
+            high=interval[1] if interval else None,
+            verdict=verdict,
+            reason=reason,
         )
 
-
-def nothing(what: str) -> Judgement:
-    """Records that lack what the claim is about."""
-    return Judgement(None, "cannot tell", f"no {what} in the records: the run has not come that far")
-
-
-def decide(value: float, holds: bool, reason: str) -> Judgement:
-    """Holds or does not, unless the metric is nan."""
-    if math.isnan(value):
-        return Judgement(None, "cannot tell", "the metric is not a number")
-    return Judgement(value, "holds" if holds else "does not hold", reason)
+    def _decide(self, seen: list[Seen], interval: tuple[float, float] | None) -> tuple[VerdictName, str]:
+        if not seen:
+            return "cannot tell", "the records do not have it: the runs have not come that far"
+        own: list[VerdictName] = [
+            one.verdict or ("holds" if self.admits(one.value) else "does not hold") for one in seen
+        ]
+        if self.every_seed or any(one.verdict for one in seen):
+            order: tuple[VerdictName, ...] = ("does not hold", "cannot tell", "holds")
+            worst: VerdictName = next(name for name in order if name in own)
+            return worst, next(one.reason for one, name in zip(seen, own, strict=True) if name == worst)
+        if interval is None:
+            if self.compares:
+                return "cannot tell", f"{seen[0].reason}; one seed: a difference of trainings needs more"
+            return own[0], seen[0].reason
+        reason = "; ".join(dict.fromkeys(one.reason for one in seen)) if len(seen) <= 3 else seen[0].reason
+        low, high = interval
+        if self.admits(low) and self.admits(high):
+            return "holds", reason
+        is_apart = high < self.at_least or high <= self.above or low > self.at_most or low >= self.below
+        return ("does not hold" if is_apart else "cannot tell"), reason

@@ -70,6 +70,12 @@ class Display:
             line = f"{progress.name} {progress.step}/{progress.num_steps} {text}".rstrip()
             self.console.print(line, highlight=False, soft_wrap=True)
 
+    def done(self, name: str, num_done: int, num_all: int) -> None:
+        """Say that a run has come to its end, and take its bar away."""
+        if name in self._tasks:
+            self._bars.remove_task(self._tasks.pop(name))
+        self.console.print(f"{name} is done ({num_done} of {num_all})", highlight=False, soft_wrap=True)
+
 
 def _text(progress: Progress) -> str:
     parts = [progress.note] if progress.note else []

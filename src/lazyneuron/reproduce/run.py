@@ -1,13 +1,12 @@
-"""Runs of recipes side by side, each in a process and a folder of its own; then verdicts and the page."""
+"""Runs of recipes side by side, each in a process and a folder of its own; then verdicts."""
 
 import multiprocessing
 import os
 import queue
-import shlex
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,63 +15,19 @@ from typing import Any
 from rich.console import Console
 
 from lazyneuron.record import LazyneuronError, RunFolder, StoppedError, UsageError, Verdict
-from lazyneuron.reproduce.claims import CLAIMS
+from lazyneuron.reproduce.estimate import costs, in_words
+from lazyneuron.reproduce.options import Options, with_options
 from lazyneuron.reproduce.progress import Display, Progress
-from lazyneuron.reproduce.recipe import Run, Scale, T5Task, Task, Theory, ViTTask, run_config
+from lazyneuron.reproduce.recipe import Recipe
 from lazyneuron.reproduce.recipes import RECIPES, find_recipes
-from lazyneuron.reproduce.recipes.fig2ab import DIGITS, SMALL_IMAGES
+from lazyneuron.reproduce.runs import Latency, Run, Theory, Training, folder_name, needs, run_config
 from lazyneuron.stop import stop_signals
 
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """What to reproduce: recipe names (all if empty), scale, seed, and what replaces the recipes' own choices.
-
-    `text` and `images` replace the data (see `data`), `steps` the number of training steps, `device` the
-    automatic choice of a GPU where there is one. `jobs` is how many runs share the machine at a time.
-    """
-
-    names: tuple[str, ...] = ()
-    scale: Scale = "quick"
-    out: Path | None = None
-    seed: int = 0
-    device: str | None = None
-    text: str | None = None
-    images: str | None = None
-    steps: int | None = None
-    jobs: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.device not in (None, "cpu", "cuda"):
-            raise UsageError(f"device must be cpu or cuda; got {self.device!r}")
-        if self.seed < 0:
-            raise UsageError(f"seed must be 0 or more; got {self.seed}")
-        if self.steps is not None and self.steps < 1:
-            raise UsageError(f"steps must be 1 or more; got {self.steps}")
-        if self.jobs is not None and self.jobs < 1:
-            raise UsageError(f"jobs must be 1 or more; got {self.jobs}")
-
-    @property
-    def folder(self) -> Path:
-        return self.out or Path("runs") / f"{self.scale}-seed{self.seed}"
-
-    @property
-    def jobs_at_a_time(self) -> int:
-        return self.jobs or min(3, os.cpu_count() or 1)
-
-    @property
-    def threads_per_run(self) -> int:
-        """Threads of a run that does not fix its own: as many as leave no two on one core."""
-        return max(1, (os.cpu_count() or 1) // self.jobs_at_a_time)
-
-    def what(self) -> dict[str, Any]:
-        """What must be equal for a folder to be gone on with: everything that changes a result."""
-        chosen = {"text": self.text, "images": self.images, "steps": self.steps, "device": self.device}
-        given = {name: value for name, value in chosen.items() if value is not None}
-        words = ["lazyneuron", "reproduce", "--scale", self.scale, "--seed", str(self.seed)]
-        for name, value in given.items():
-            words += [f"--{name}", str(value)]
-        return {"kind": "reproduce", "scale": self.scale, "seed": self.seed, **given, "command": shlex.join(words)}
+_PRELOADED = [
+    "transformers.models.t5.modeling_t5",
+    "transformers.models.vit.modeling_vit",
+    "lazyneuron.reproduce.train",
+]
 
 
 def cache_folder() -> Path:
@@ -82,23 +37,22 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lazyneuron"
 
 
-def _changed(task: Task, options: Options) -> Task:
-    if isinstance(task, T5Task):
-        return replace(task, text=options.text) if options.text else task
-    if options.images in (None, task.images):
-        return task
-    task = replace(task, images=options.images)
-    if task.augmentation != DIGITS:
-        return task
-    task = replace(task, augmentation=SMALL_IMAGES)
-    return replace(task, patch_size=SMALL_IMAGES.canvas // 4) if isinstance(task, ViTTask) else task
+@dataclass(frozen=True)
+class Job:
+    """One run with one seed, and the recipe that asked for it first."""
 
+    run: Run
+    seed: int
+    recipe: str
 
-def with_options(run: Run, options: Options) -> Run:
-    """The run with the data and steps that the options name in place of its own."""
-    if isinstance(run, Theory):
-        return replace(run, networks=tuple(replace(n, task=_changed(n.task, options)) for n in run.networks))
-    return replace(run, task=_changed(run.task, options), num_steps=options.steps or run.num_steps)
+    @property
+    def name(self) -> str:
+        return folder_name(self.run.name, self.seed)
+
+    @property
+    def needs(self) -> set[str]:
+        """The jobs whose models it reads."""
+        return {folder_name(training.name, self.seed) for training in needs(self.run)}
 
 
 @dataclass(frozen=True)
@@ -116,12 +70,11 @@ def reproduce(options: Options, console: Console) -> Outcome:
     Raises `UsageError` where another argument or file is needed, and `StoppedError` after Ctrl-C (the same call goes
     on). A run that fails otherwise leaves the others to their end, and its failure in the outcome.
     """
-    recipes = find_recipes(list(options.names), options.scale)
+    recipes = find_recipes(options.names, options.scale)
     parent = RunFolder(options.folder, options.what())
-    runs = {run.name: with_options(run, options) for recipe in recipes for run in recipe.runs}
-    todo = [run for name, run in runs.items() if not (parent.path / name / "done").exists()]
-    for name in runs.keys() - {run.name for run in todo}:
-        console.print(f"{name} is done: {parent.path / name}", highlight=False)
+    jobs = jobs_of(recipes, options)
+    todo = [job for job in jobs if not (parent.path / job.name / "done").exists()]
+    _say_costs(recipes, jobs, todo, options, console)
     if "LOCAL_RANK" in os.environ:
         failures = _run_here(todo, parent.path, options, console)
     else:
@@ -132,18 +85,60 @@ def reproduce(options: Options, console: Console) -> Outcome:
     return Outcome(parent.path, judge(parent) if is_first_process() else [], failures)
 
 
+def jobs_of(recipes: Iterable[Recipe], options: Options) -> list[Job]:
+    """Each run of the recipes once per seed, after those that it needs; those that time run last, alone."""
+    found: dict[str, Job] = {}
+    for recipe in recipes:
+        for own in recipe.runs:
+            run = with_options(own, options)
+            for part in (*needs(run), run):
+                for seed in options.chosen_seeds:
+                    job = Job(part, seed, recipe.name)
+                    found.setdefault(job.name, job)
+    return sorted(found.values(), key=lambda job: isinstance(job.run, Latency))
+
+
+def _say_costs(
+    recipes: Sequence[Recipe], jobs: Sequence[Job], todo: Sequence[Job], options: Options, console: Console
+) -> None:
+    """One line per recipe, before anything starts: its runs, those that are done, and how long the others will take."""
+    names = {job.name for job in todo}
+    seconds = costs([job.run for job in todo])
+    total = 0.0
+    for recipe in recipes:
+        own = [job for job in jobs if job.recipe == recipe.name]
+        left = [job for job in own if job.name in names]
+        cost = sum(seconds[job.run.name] for job in left) / options.jobs_at_a_time
+        total += cost
+        done = f", {len(own) - len(left)} done" if len(left) < len(own) else ""
+        rest = f", {in_words(cost)}" if left else ""
+        shared = "" if own else "shares the runs of others"
+        count = f"{len(own)} run{'s' * (len(own) != 1)}{done}{rest}" if own else shared
+        console.print(f"{recipe.name}: {recipe.figure}; {count}", highlight=False, soft_wrap=True)
+    if todo:
+        text = (
+            f"in all {in_words(total)} on this machine, {options.jobs_at_a_time} at a time; results in {options.folder}"
+        )
+        console.print(text, highlight=False, soft_wrap=True)
+
+
 def judge(parent: RunFolder) -> list[Verdict]:
-    """Judge every claim on every run in a folder, write the verdicts there, and give them back."""
-    members = {member.path.name: member for member in parent.members()}
-    verdicts = []
+    """Judge every claim whose runs are all in a folder; write verdicts and recipes there, give the verdicts back."""
+    by_seed: dict[int, dict[str, Any]] = {}
+    for member in parent.members():
+        by_seed.setdefault(member.config["seed"], {})[member.config["name"]] = member.records()
+    verdicts: dict[tuple[str, str], Verdict] = {}
     recipes = find_recipes(RECIPES, parent.config["scale"])
-    claims_of = {run.name: recipe.claims for recipe in recipes for run in recipe.runs}
-    for name, member in members.items():
-        records = member.records()
-        for claim in claims_of.get(name, ()):
-            verdicts.append(CLAIMS[claim].verdict(name, parent.config["seed"], records))
-    parent.write_verdicts(verdicts)
-    return verdicts
+    for recipe in recipes:
+        for claim in recipe.claims:
+            there = {seed: runs for seed, runs in sorted(by_seed.items()) if set(claim.runs) <= runs.keys()}
+            if there:
+                found = claim.verdict(recipe.name, there)
+                verdicts.setdefault((found.claim, found.on), found)
+    present = {name for runs in by_seed.values() for name in runs}
+    parent.write_verdicts(verdicts.values())
+    parent.write_recipes(recipe.to_dict() for recipe in recipes if any(run.name in present for run in recipe.runs))
+    return list(verdicts.values())
 
 
 @dataclass(frozen=True)
@@ -159,25 +154,38 @@ class _Ended:
         return error
 
 
-def _run_all(todo: Sequence[Run], path: Path, options: Options, console: Console) -> list[LazyneuronError]:
-    """Run each in a process of its own, `jobs` at a time; the failures, if there are any.
+def _context() -> Any:
+    """Processes forked from one that has imported what all need, where there are such; else each imports it again."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_PRELOADED)
+    return context
 
-    A `UsageError` stops the others, which save what they have; after any other failure they go on to their end.
+
+def _run_all(todo: Sequence[Job], path: Path, options: Options, console: Console) -> list[LazyneuronError]:
+    """Run each in a process of its own, some at a time; the failures, if there are any.
+
+    A `UsageError` stops the others, which save what they have; after any other failure they go on to their end, but
+    for those that need its model.
     """
-    jobs = options.jobs_at_a_time
-    context = multiprocessing.get_context("spawn")
+    context = _context()
     messages: Any = context.Queue()
     waiting, failures = list(todo), []
     working: dict[str, Any] = {}
+    missing, lost = {job.name for job in todo}, set()
     with stop_signals() as stop, Display(console) as display:
         while working or (waiting and not stop):
-            while waiting and len(working) < jobs and not stop:
-                run = waiting.pop(0)
-                process = context.Process(target=_work, args=(run, path / run.name, options, messages), daemon=True)
-                working[run.name] = process
+            while not stop and (job := _next(waiting, working, missing, options.jobs_at_a_time)):
+                waiting.remove(job)
+                arguments = (job, path / job.name, options, messages)
+                process = context.Process(target=_work, args=arguments, daemon=True)
+                working[job.name] = process
                 with _ignored_interrupt():
                     process.start()
-                display.update(Progress(run.name, 0, getattr(run, "num_steps", 1), note="starting"))
+                display.update(Progress(job.name, 0, getattr(job.run, "num_steps", 1), note="starting"))
+            if not working:
+                break
             for process in working.values() if stop else ():
                 process.terminate()
             try:
@@ -189,21 +197,39 @@ def _run_all(todo: Sequence[Run], path: Path, options: Options, console: Console
                 display.update(message)
             elif isinstance(message, _Ended):
                 working.pop(message.name).join()
+                missing.discard(message.name)
                 if message.failure:
                     failures.append(message.error())
+                    missing.add(message.name)
+                    lost.add(message.name)
                     if message.is_usage:
                         stop.append(0)
+                elif not stop:
+                    display.done(message.name, len(todo) - len(missing), len(todo))
     if stop and not failures:
         raise StoppedError("stopped; what was done is saved. The same command goes on from there")
+    for job in waiting if not stop else ():
+        failures.append(LazyneuronError(f"{job.name} waits for {', '.join(sorted(job.needs & lost))}: run again"))
     return failures
 
 
-def _run_here(todo: Sequence[Run], path: Path, options: Options, console: Console) -> list[LazyneuronError]:
-    """Under torchrun: all processes share each training, one after the other; the first shows how far it is."""
+def _next(waiting: Sequence[Job], working: dict[str, Any], missing: set[str], jobs: int) -> Job | None:
+    """The next job that may start: its models are there, and nothing runs beside one that times."""
+    if len(working) >= jobs or any(name.startswith("latency-seed") for name in working):
+        return None
+    for job in waiting:
+        if not job.needs & missing and not (isinstance(job.run, Latency) and working):
+            return job
+    return None
+
+
+def _run_here(todo: Sequence[Job], path: Path, options: Options, console: Console) -> list[LazyneuronError]:
+    """Under torchrun: all processes share each training, one after the other; the first alone does the rest."""
     with Display(console) as display:
-        for run in todo:
-            if is_first_process() or not isinstance(run, Theory):
-                execute(run, path / run.name, options, display.update if is_first_process() else lambda progress: None)
+        for job in todo:
+            if is_first_process() or isinstance(job.run, Training):
+                report = display.update if is_first_process() else lambda progress: None
+                execute(job.run, path / job.name, job.seed, options, report)
     return []
 
 
@@ -225,32 +251,33 @@ def _ignored_interrupt() -> Iterator[None]:
         signal.signal(signal.SIGINT, old)
 
 
-def _work(run: Run, path: Path, options: Options, messages: Any) -> None:
+def _work(job: Job, path: Path, options: Options, messages: Any) -> None:
     """The body of a child process: one run, its progress and its end sent as messages."""
+    name = job.name
 
     def report(progress: Progress) -> None:
         parent = multiprocessing.parent_process()
         if parent is not None and not parent.is_alive():
             os.kill(os.getpid(), signal.SIGTERM)
-        messages.put(progress)
+        messages.put(replace(progress, name=name))
 
     try:
-        execute(run, path, options, report)
-        ended = _Ended(run.name)
+        execute(job.run, path, job.seed, options, report)
+        ended = _Ended(name)
     except LazyneuronError as error:
         stopped = isinstance(error, StoppedError)
-        ended = _Ended(run.name, "" if stopped else str(error), isinstance(error, UsageError), traceback.format_exc())
+        ended = _Ended(name, "" if stopped else str(error), isinstance(error, UsageError), traceback.format_exc())
     except OSError as error:
-        text = f"{run.name}: {error.strerror or error} ({error.filename or path}): mend that, then run again to go on"
-        ended = _Ended(run.name, text, False, traceback.format_exc())
+        text = f"{name}: {error.strerror or error} ({error.filename or path}): mend that, then run again to go on"
+        ended = _Ended(name, text, False, traceback.format_exc())
     except Exception as error:
         first = str(error).partition("\n")[0]
-        text = f"{run.name} failed: {type(error).__name__}: {first} (--debug shows where)"
-        ended = _Ended(run.name, text, False, traceback.format_exc())
+        text = f"{name} failed: {type(error).__name__}: {first} (--debug shows where)"
+        ended = _Ended(name, text, False, traceback.format_exc())
     messages.put(ended)
 
 
-def execute(run: Run, path: Path, options: Options, report: Callable[[Progress], None]) -> None:
+def execute(run: Run, path: Path, seed: int, options: Options, report: Callable[[Progress], None]) -> None:
     """Carry out one run in this process, in the folder `path`, from where it was left."""
     import torch
 
@@ -258,12 +285,16 @@ def execute(run: Run, path: Path, options: Options, report: Callable[[Progress],
     from lazyneuron.reproduce.theory_run import check_theory
     from lazyneuron.reproduce.train import train
 
-    seed, cache = options.seed, cache_folder()
+    cache = cache_folder()
     if run.num_threads is None:
         torch.set_num_threads(options.threads_per_run)
     if isinstance(run, Theory):
         check_theory(run, RunFolder(path, run_config(run, seed)), cache, seed=seed, report=report)
-    else:
+    elif isinstance(run, Training):
         batches = load_batches(run, seed, cache)
         folder = RunFolder(path, run_config(run, seed, batches.fingerprint))
-        train(run, folder, batches, seed=seed, device=options.device, report=report)
+        train(run, folder, batches, seed=seed, device=options.device, sharded=options.shard, report=report)
+    else:
+        from lazyneuron.reproduce.studies import study
+
+        study(run, RunFolder(path, run_config(run, seed)), cache, seed=seed, report=report)

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from lazyneuron.record import Record, RunFolder, Source, device_name
 from lazyneuron.reproduce.progress import Progress
-from lazyneuron.reproduce.recipe import Theory, Training
+from lazyneuron.reproduce.runs import Theory, Training
 from lazyneuron.reproduce.task import build_model, forward, load_batches
 from lazyneuron.reproduce.theory import CASES, CONTROLS, Case, expected_gradient, step0_gradients
 from lazyneuron.sites import find_sites, numbered

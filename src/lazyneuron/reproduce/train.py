@@ -3,8 +3,9 @@
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NoReturn, cast
 
 import torch
@@ -16,9 +17,12 @@ from torch.optim import Optimizer
 from lazyneuron.enforce.enforce import enforce
 from lazyneuron.enforce.selection import TopK
 from lazyneuron.measure import watch
+from lazyneuron.measure.calibration import Quality
 from lazyneuron.record import LazyneuronError, Record, RunFolder, Source, StoppedError, UsageError, device_name
+from lazyneuron.reproduce.evaluate import density_records, feed, quality_records
 from lazyneuron.reproduce.progress import Progress
-from lazyneuron.reproduce.recipe import Training, probe_steps
+from lazyneuron.reproduce.runs import ImageTask, Training, probe_steps
+from lazyneuron.reproduce.sharding import full_state, load_full_state, shard
 from lazyneuron.reproduce.task import Batches, build_model, forward, training_batches
 from lazyneuron.sites import Site, find_sites, numbered
 from lazyneuron.stop import stop_signals
@@ -51,9 +55,10 @@ class _Trainer:
         torch.manual_seed(hash((self.seed, step)))
         with self.accelerator.autocast():
             logits, labels = forward(self.model, batch)
-        loss = total = cross_entropy(logits, labels)
+        share = self._share(len(next(iter(batch.values()))))
+        loss = total = share * cross_entropy(logits, labels)
         if run.z_loss:
-            total = loss + run.z_loss * logits.logsumexp(-1).square().mean()
+            total = loss + share * run.z_loss * logits.logsumexp(-1).square().mean()
         self.accelerator.backward(total)
         if run.clip_norm is not None:
             self.accelerator.clip_grad_norm_(self.model.parameters(), run.clip_norm)
@@ -68,6 +73,10 @@ class _Trainer:
             self.loss_sum = 0.0
             self.write([Record(what="loss", value=mean, unit="nats", split="train", step=step + 1, **self._parent)])
             self.report(Progress(run.name, step + 1, run.num_steps, mean, self.density))
+
+    def _share(self, num_rows: int) -> float:
+        """What makes the mean over ranks of their mean losses the mean over the whole batch."""
+        return num_rows * self.accelerator.num_processes / self.run.batch_size
 
     def _stop(self, step: int, why: str) -> NoReturn:
         last = self.folder.checkpoints()
@@ -89,40 +98,44 @@ class _Trainer:
         loss = next(r.value for r in found if r.what == "loss" and r.split == "eval")
         self.report(Progress(self.run.name, step, self.run.num_steps, loss, self.density))
 
-    @torch.no_grad()
+    def measure_end(self) -> None:
+        """Quality on held-out data, in order and not augmented (split "test")."""
+        self.model.eval()
+        quality = Quality(num_classes=self.batches.num_classes, adaptive=isinstance(self.run.task, ImageTask))
+        with watch(self.plain_model, self.sites) as probe:
+            feed(self.plain_model, self.batches.test(), quality, [probe], self.accelerator)
+        place: dict[str, Any] = {"split": "test", "step": self.run.num_steps, **self._parent}
+        self.write([*quality_records(quality, place), *density_records(probe, self.sites, place)])
+        self.model.train()
+
     def _measure_split(self, split: str, step: int) -> Iterator[Record]:
-        accelerator, device = self.accelerator, self.accelerator.device
-        model = accelerator.unwrap_model(self.model)
-        sums = torch.zeros(3, dtype=torch.float64, device=device)
-        selection = self.run.selection
-        natural = watch(model, self.sites, before_selection=True) if selection else None
-        with natural or nullcontext(), watch(model, self.sites, ["active"] if selection else []) as probe:
-            for number in range(accelerator.process_index, self.run.probe_batches, accelerator.num_processes):
-                batch = {k: v.to(device) for k, v in self.batches.probe(split, number).items()}
-                with accelerator.autocast():
-                    logits, labels = forward(model, batch)
-                nats = cross_entropy(logits, labels, reduction="sum")
-                hits = (logits.argmax(-1) == labels).sum()
-                sums += torch.stack([nats.double(), hits.double(), nats.new_tensor(len(labels)).double()])
-        nats, hits, count = cast(Tensor, accelerator.reduce(sums, "sum")).tolist()
+        model, selection = self.plain_model, self.run.selection
+        quality = Quality(num_classes=self.batches.num_classes, adaptive=False)
         place: dict[str, Any] = {"split": split, "step": step, **self._parent}
-        if accelerator.num_processes > 1:
-            probe.all_reduce()
-            if natural is not None:
-                natural.all_reduce()
-        density, num_active, tokens = probe.density, probe.num_active, probe.num_tokens
-        for stack, layer, site in numbered(self.sites):
-            here = {"site": site.name, "stack": stack, "layer": layer, "num_tokens": tokens[site.name], **place}
-            yield Record(what="density", value=density[site.name], unit="fraction", **here)
-            yield Record(what="num_active", value=num_active[site.name], unit="neurons/token", **here)
+        numbers = range(self.run.probe_batches)
+        with ExitStack() as stack:
+            natural = stack.enter_context(watch(model, self.sites, before_selection=True)) if selection else None
+            probe = stack.enter_context(watch(model, self.sites, ["active"] if selection else []))
+            probes = [probe, natural] if natural is not None else [probe]
+            feed(model, (self.batches.probe(split, n) for n in numbers), quality, probes, self.accelerator)
+        yield from density_records(probe, self.sites, place)
+        for stack_name, layer, site in numbered(self.sites):
+            here = {"site": site.name, "stack": stack_name, "layer": layer, **place}
+            here["num_tokens"] = probe.num_tokens[site.name]
             if natural is not None:
                 yield Record(what="natural_density", value=natural.density[site.name], unit="fraction", **here)
                 yield Record(what="max_active", value=probe.quantile(1)[site.name], unit="neurons", **here)
             if isinstance(selection, TopK):
                 yield Record(what="budget", value=selection.k_of(site.d_ff), unit="neurons", **here)
         what = "probe_loss" if split == "train" else "loss"
-        yield Record(what=what, value=nats / count, unit="nats", num_tokens=int(count), **place)
-        yield Record(what="accuracy", value=hits / count, unit="fraction", num_tokens=int(count), **place)
+        count = quality.count
+        yield Record(what=what, value=quality.loss, unit="nats", num_tokens=count, **place)
+        yield Record(what="accuracy", value=quality.accuracy, unit="fraction", num_tokens=count, **place)
+
+    @property
+    def plain_model(self) -> nn.Module:
+        """The model without DDP around it, whose passes would wait for the other ranks."""
+        return self.accelerator.unwrap_model(self.model)
 
     @property
     def _parent(self) -> dict[str, Any]:
@@ -140,13 +153,9 @@ class _Trainer:
         if not all(bool(weight.isfinite().all()) for weight in self.model.parameters()):
             self._stop(step, "a weight is no longer finite")
         self.accelerator.wait_for_everyone()
+        weights, moments = full_state(self.plain_model, self.optimizer)
+        state = {"model": weights, "optimizer": moments, "loss_sum": self.loss_sum, "density": self.density}
         if self.accelerator.is_main_process:
-            state = {
-                "model": self.accelerator.unwrap_model(self.model).state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "loss_sum": self.loss_sum,
-                "density": self.density,
-            }
             self.folder.save_checkpoint(step, state)
 
     def load(self) -> int:
@@ -154,8 +163,7 @@ class _Trainer:
         state = self.folder.load_checkpoint()
         step = 0
         if state is not None:
-            self.accelerator.unwrap_model(self.model).load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            load_full_state(self.plain_model, self.optimizer, state["model"], state["optimizer"])
             self.loss_sum, self.density, step = state["loss_sum"], tuple(state["density"]), state["step"]
         if self.accelerator.is_main_process:
             self.folder.truncate_records(state["records_size"] if state else 0)
@@ -169,30 +177,37 @@ def train(
     *,
     seed: int,
     device: str | None = None,
+    sharded: bool = False,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> None:
     """Train `run` to its end in `folder`, from its newest checkpoint if it has one; nothing to do if it is done.
 
     Records are those of a run never interrupted, bit for bit on a CPU with the same number of threads. Raises
     `StoppedError` after SIGINT or SIGTERM, once a checkpoint is written, and `LazyneuronError` when the loss is
-    no longer finite.
+    no longer finite. Under torchrun all processes share each batch (DDP), with `sharded` the weights too (FSDP2).
     """
     if folder.is_done():
         return
     if run.num_threads:
         torch.set_num_threads(run.num_threads)
     accelerator = _accelerator(device)
-    if run.batch_size % accelerator.num_processes:
+    if run.batch_size < accelerator.num_processes:
         raise UsageError(
-            f"{run.name}: batch_size {run.batch_size} does not split over {accelerator.num_processes} processes: "
-            "choose a number of processes that divides it"
+            f"{run.name}: batch_size {run.batch_size} is too small for {accelerator.num_processes} processes: "
+            "start fewer"
         )
+    if sharded and run.optimizer == "adafactor":
+        raise UsageError(f"{run.name}: PyTorch's Adafactor takes no sharded weights (torch 2.13): leave out --shard")
     model = build_model(batches, seed)
     example = {name: value[:1] for name, value in batches.probe("eval", 0).items() if name != "labels"}
     sites = find_sites(model, example)
     if run.selection is not None:
         enforce(model, run.selection, sites, example)
-    prepared, optimizer = accelerator.prepare(model, _optimizer(run, model))
+    if sharded:
+        prepared = shard(model.to(accelerator.device))
+        optimizer = _optimizer(run, prepared)
+    else:
+        prepared, optimizer = accelerator.prepare(model, _optimizer(run, model))
     source = Source.here(device_name(accelerator.device), torch.get_num_threads())
     trainer = _Trainer(run, batches, folder, seed, accelerator, report, prepared, optimizer, sites, source)
     start, began = trainer.load(), time.monotonic()
@@ -215,6 +230,7 @@ def train(
             trainer.update(step, {k: v.to(accelerator.device) for k, v in batch.items()})
         trainer.save(run.num_steps)
         trainer.measure(run.num_steps)
+        trainer.measure_end()
     trainer.log(f"step {run.num_steps}: done after {time.monotonic() - began:.1f} s")
     if accelerator.is_main_process:
         folder.mark_done()
@@ -229,6 +245,9 @@ def _accelerator(device: str | None) -> Accelerator:
 
 
 def _optimizer(run: Training, model: nn.Module) -> Optimizer:
-    if run.optimizer == "adafactor":
-        return torch.optim.Adafactor(model.parameters(), lr=run.learning_rate, weight_decay=run.weight_decay)
-    return torch.optim.AdamW(model.parameters(), lr=run.learning_rate, weight_decay=run.weight_decay)
+    made: dict[str, Callable[..., Optimizer]] = {
+        "adafactor": torch.optim.Adafactor,
+        "adamw": torch.optim.AdamW,
+        "sgd": partial(torch.optim.SGD, momentum=0.9),
+    }
+    return made[run.optimizer](model.parameters(), lr=run.learning_rate, weight_decay=run.weight_decay)

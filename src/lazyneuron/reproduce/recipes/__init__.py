@@ -4,19 +4,34 @@ from collections.abc import Callable, Iterable
 
 from lazyneuron.record import UsageError
 from lazyneuron.reproduce.recipe import Recipe, Scale
-from lazyneuron.reproduce.recipes.fig1 import fig1
-from lazyneuron.reproduce.recipes.fig2ab import fig2ab
+from lazyneuron.reproduce.recipes import emergence, settings, topk
 from lazyneuron.reproduce.recipes.theorem31 import theorem31
-from lazyneuron.reproduce.recipes.topk_accuracy import topk_accuracy
 
 RECIPES: dict[str, Callable[[Scale], Recipe]] = {
-    "fig1": fig1,
-    "fig2ab": fig2ab,
-    "topk-accuracy": topk_accuracy,
+    "fig1": emergence.fig1,
+    "fig2a": emergence.fig2a,
+    "fig2b": emergence.fig2b,
+    "fig2c": emergence.fig2c,
+    "fig2d-f": emergence.fig2def,
+    "fig3": emergence.fig3,
     "theorem31": theorem31,
+    "fig4a": emergence.fig4a,
+    "fig4bc": emergence.fig4bc,
+    "fig5a": settings.fig5a,
+    "fig5b": settings.fig5b,
+    "fig5c": settings.fig5c,
+    "topk-accuracy": topk.topk_accuracy,
+    "latency": topk.latency,
+    "table1": topk.table1,
+    "mixer": settings.mixer,
+    "mlp": settings.mlp,
+    "optimizers": settings.optimizers,
+    "activation": settings.activation,
+    "statistical-topk": topk.statistical_topk,
+    "corruptions": topk.corruptions,
 }
-SHORT = ("fig1", "fig2ab", "theorem31")
-"""What runs if no recipe is named: together about ten minutes at scale quick."""
+SHORT = ("fig2b", "theorem31")
+"""What runs if no recipe is named: one T5, one ViT and the theorem, together about ten minutes at scale quick."""
 
 
 def find_recipes(names: Iterable[str], scale: Scale) -> list[Recipe]:

@@ -1,0 +1,93 @@
+"""The two trainings that most recipes share or vary: a T5 on text and a ViT on images."""
+
+from dataclasses import replace
+
+from lazyneuron.data.images import Augmentation
+from lazyneuron.reproduce.recipe import Scale, full_size, smoke
+from lazyneuron.reproduce.runs import ImageTask, T5Task, Training
+
+DIGITS = Augmentation(canvas=12, rotation=30, scale=0.2, shift=1.5, noise=0.125)
+SMALL_IMAGES = Augmentation(canvas=28, shift=2, flip=True)
+
+_QUICK_T5 = Training(
+    name="t5",
+    task=T5Task(size="tiny"),
+    num_steps=8000,
+    batch_size=8,
+    learning_rate=0.02,
+    optimizer="adafactor",
+    schedule="linear",
+    warmup_steps=100,
+    z_loss=1e-4,
+    num_probes=24,
+    probe_batches=32,
+)
+_QUICK_VIT = Training(
+    name="vit",
+    task=ImageTask(size="vit-tiny", augmentation=DIGITS, d_ff=1024),
+    num_steps=5000,
+    batch_size=64,
+    learning_rate=6e-3,
+    optimizer="adamw",
+    schedule="linear",
+    warmup_steps=200,
+    clip_norm=1.0,
+    num_probes=24,
+)
+
+
+def t5(scale: Scale) -> Training:
+    """T5 v1.0 trained by span corruption with Adafactor.
+
+    smoke: seconds. quick: 64-token spans of the prose that ships with Python, 3 + 3 layers. laptop: the State of the
+    Union addresses. paper: T5-Base on C4 as in T5X (100k steps of 256 x 512 tokens).
+    """
+    if scale == "smoke":
+        return smoke(_QUICK_T5, num_steps=40)
+    if scale == "quick":
+        return _QUICK_T5
+    if scale == "laptop":
+        task = T5Task(size="tiny", text="state-of-the-union", vocab_size=2048)
+        return replace(_QUICK_T5, task=task, num_steps=3500, batch_size=16, probe_batches=16)
+    task = T5Task(
+        size="base", text="hf:allenai/c4/en", vocab_size=32_128, input_length=512, max_text_bytes=60_000_000_000
+    )
+    schedule = {"learning_rate": 0.01, "schedule": "constant", "warmup_steps": 0}
+    return replace(full_size(_QUICK_T5), task=task, num_steps=100_000, batch_size=256, **schedule)
+
+
+def vit(scale: Scale) -> Training:
+    """A ReLU ViT that classifies images, with AdamW.
+
+    smoke: seconds. quick: scikit-learn's digits, each turned, scaled, moved and made noisy on a 12 x 12 canvas so that
+    none is seen twice. laptop: Fashion-MNIST. paper: ViT-B/16 on ImageNet-1k (112.6k steps of 1,024 images, 90 epochs).
+    """
+    if scale == "smoke":
+        return smoke(_QUICK_VIT, num_steps=50)
+    if scale == "quick":
+        return _QUICK_VIT
+    if scale == "laptop":
+        task = ImageTask(size="vit-tiny", images="fashion-mnist", augmentation=SMALL_IMAGES, patch_size=7)
+        return replace(_QUICK_VIT, task=task, num_steps=4000, batch_size=32, learning_rate=4e-3)
+    task = ImageTask(size="vit-b16", images="hf:ILSVRC/imagenet-1k", augmentation=Augmentation(canvas=224, flip=True))
+    schedule = {"learning_rate": 3e-3, "weight_decay": 0.3, "warmup_steps": 10_000}
+    return replace(full_size(_QUICK_VIT), task=task, num_steps=112_600, batch_size=1024, **schedule)
+
+
+def image_task(run: Training) -> ImageTask:
+    """The task of a training on images."""
+    assert isinstance(run.task, ImageTask)
+    return run.task
+
+
+def varied(run: Training, name: str, **changes: object) -> Training:
+    """The run under a longer name, with `changes` of its task's fields or, where the task has none such, of its own."""
+    fields = run.task.__dataclass_fields__
+    task = replace(run.task, **{key: value for key, value in changes.items() if key in fields})
+    own = {key: value for key, value in changes.items() if key not in fields}
+    return replace(run, name=f"{run.name}-{name}", task=task, **own)
+
+
+def longer(run: Training) -> Training:
+    """Three times the steps: whether more training is what a claim that fails at this scale lacks."""
+    return varied(run, "long", num_steps=3 * run.num_steps)

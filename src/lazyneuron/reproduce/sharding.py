@@ -1,0 +1,52 @@
+"""Weights split over processes (FSDP2), and whole again in checkpoints.
+
+PyTorch's `fully_shard` itself: accelerate (1.15) passes over its FSDP plugin on CPUs.
+"""
+
+from typing import Any
+
+from torch import nn
+from torch.distributed.checkpoint import state_dict as whole
+from torch.optim import Optimizer
+
+
+def shard(model: nn.Module) -> nn.Module:
+    """Split the parameters over all processes, in place: those of each block together, then the rest."""
+    from torch.distributed.fsdp import fully_shard
+
+    def split_blocks(module: nn.Module) -> None:
+        for child in module.children():
+            if isinstance(child, nn.ModuleList):
+                for block in child:
+                    fully_shard(block)
+            else:
+                split_blocks(child)
+
+    split_blocks(model)
+    fully_shard(model)
+    return model
+
+
+def full_state(model: nn.Module, optimizer: Optimizer) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The model's state and the optimizer's, whole on each process that saves; all processes take part if sharded."""
+    if not _is_sharded(model):
+        return model.state_dict(), optimizer.state_dict()
+    return whole.get_state_dict(model, optimizer, options=_WHOLE)
+
+
+def load_full_state(model: nn.Module, optimizer: Optimizer, weights: dict[str, Any], moments: dict[str, Any]) -> None:
+    """What `full_state` gave, put back."""
+    if not _is_sharded(model):
+        model.load_state_dict(weights)
+        optimizer.load_state_dict(moments)
+    else:
+        whole.set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=moments, options=_WHOLE)
+
+
+def _is_sharded(model: nn.Module) -> bool:
+    from torch.distributed.fsdp import FSDPModule
+
+    return isinstance(model, FSDPModule)
+
+
+_WHOLE = whole.StateDictOptions(full_state_dict=True, cpu_offload=True)
