@@ -23,7 +23,7 @@ page. With no argument: a T5, a ViT and the theorem at scale quick, about ten mi
 
 _RECIPES = """\
 recipes (in the order of the paper; what each costs is printed before it starts):
-  fig1              T5: density by layer and step, and three times the steps
+  fig1              T5: density by layer and step, and twice the steps
   fig2a, fig2b      T5's encoder and decoder, ViT: density by layer; on training and on evaluation data
   fig2c             all data against a tenth of the images and half of the classes
   fig2d-f           three sizes of T5 and of ViT

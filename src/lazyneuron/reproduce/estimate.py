@@ -13,7 +13,7 @@ from lazyneuron.reproduce.task import task_model
 
 _START_S = 3.0
 _STEP_S = 0.004
-_SHARE_OF_PEAK = 0.65
+_SHARE_OF_PEAK = 0.45
 _FORWARD_SHARE = 1 / 3
 _NUM_CLASSES = {"digits": 10, "fashion-mnist": 10}
 _CORRUPT_S = 0.4e-3

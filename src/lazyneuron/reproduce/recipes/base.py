@@ -48,7 +48,7 @@ def t5(scale: Scale) -> Training:
         return _QUICK_T5
     if scale == "laptop":
         task = T5Task(size="tiny", text="state-of-the-union", vocab_size=2048)
-        return replace(_QUICK_T5, task=task, num_steps=3500, batch_size=16, probe_batches=16)
+        return replace(_QUICK_T5, task=task, num_steps=3000, batch_size=16, probe_batches=16)
     task = T5Task(
         size="base", text="hf:allenai/c4/en", vocab_size=32_128, input_length=512, max_text_bytes=60_000_000_000
     )
@@ -68,7 +68,7 @@ def vit(scale: Scale) -> Training:
         return _QUICK_VIT
     if scale == "laptop":
         task = ImageTask(size="vit-tiny", images="fashion-mnist", augmentation=SMALL_IMAGES, patch_size=7)
-        return replace(_QUICK_VIT, task=task, num_steps=4000, batch_size=32, learning_rate=4e-3)
+        return replace(_QUICK_VIT, task=task, num_steps=3500, batch_size=32, learning_rate=4e-3)
     task = ImageTask(size="vit-b16", images="hf:ILSVRC/imagenet-1k", augmentation=Augmentation(canvas=224, flip=True))
     schedule = {"learning_rate": 3e-3, "weight_decay": 0.3, "warmup_steps": 10_000}
     return replace(full_size(_QUICK_VIT), task=task, num_steps=112_600, batch_size=1024, **schedule)
@@ -89,5 +89,5 @@ def varied(run: Training, name: str, **changes: object) -> Training:
 
 
 def longer(run: Training) -> Training:
-    """Three times the steps: whether more training is what a claim that fails at this scale lacks."""
-    return varied(run, "long", num_steps=3 * run.num_steps)
+    """Twice the steps: whether more training is what a claim that fails at this scale lacks."""
+    return varied(run, "long", num_steps=2 * run.num_steps)

@@ -13,7 +13,7 @@ _FIRING_TOKENS = {"smoke": 2_000}
 def fig1(scale: Scale) -> Recipe:
     """Figure 1. Reported: about 50 % at initialisation, 2.7 % on average after training (1.1 to 12.0 % by layer).
 
-    Costs one training, and one of three times the steps for where the first stays denser than the paper's.
+    Costs one training, and one of twice the steps for where the first stays denser than the paper's.
     """
     run = t5(scale)
     runs = (run, longer(run))
@@ -37,7 +37,7 @@ def fig1(scale: Scale) -> Recipe:
 def fig2a(scale: Scale) -> Recipe:
     """Figure 2a. Reported: sparse in every layer of T5's two stacks and of ViT; first and last layers denser.
 
-    Costs fig1's first training, one of ViT, and one of three times its steps.
+    Costs fig1's first training, one of ViT, and one of twice its steps.
     """
     runs = (t5(scale), vit(scale), longer(vit(scale)))
     vits = ("vit", "vit-long")
@@ -55,7 +55,7 @@ def fig2a(scale: Scale) -> Recipe:
             *(density.ends_denser(name) for name in ("t5", "vit")),
         ),
         setting="model",
-        settings=("T5", "ViT", "ViT, three times the steps"),
+        settings=("T5", "ViT", "ViT, twice the steps"),
     )
 
 

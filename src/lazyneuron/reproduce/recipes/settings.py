@@ -14,12 +14,12 @@ RANDOM_LABELS = (0.5, 0.7, 1.0)
 def fig5a(scale: Scale) -> Recipe:
     """Figure 5a. Reported: sparse with 50, 70 and 100 % of the labels random too.
 
-    Costs three trainings of ViT, and the last once more with three times the steps.
+    Costs three trainings of ViT, and the last once more with twice the steps.
     """
     run = vit(scale)
     noisy = [varied(run, f"labels{100 * share:.0f}", random_labels=share) for share in RANDOM_LABELS]
     noisy.append(longer(noisy[-1]))
-    names = (*(f"{100 * share:.0f} % random" for share in RANDOM_LABELS), "100 % random, three times the steps")
+    names = (*(f"{100 * share:.0f} % random" for share in RANDOM_LABELS), "100 % random, twice the steps")
     return Recipe(
         name="fig5a",
         title="Sparsity needs no true labels",
@@ -40,7 +40,7 @@ def fig5a(scale: Scale) -> Recipe:
 def fig5b(scale: Scale) -> Recipe:
     """Figure 5b. Reported: sparse on images of i.i.d. uniform pixels too.
 
-    Costs one training of ViT, and one of three times the steps.
+    Costs one training of ViT, and one of twice the steps.
     """
     run = vit(scale)
     noise = varied(run, "pixels", pixels="random")
@@ -55,14 +55,14 @@ def fig5b(scale: Scale) -> Recipe:
             for one in (noise, longer(noise))
         ),
         setting="images",
-        settings=("true", "random pixels", "random pixels, three times the steps"),
+        settings=("true", "random pixels", "random pixels, twice the steps"),
     )
 
 
 def fig5c(scale: Scale) -> Recipe:
     """Figure 5c. Reported: sparse on random images and labels, none seen twice.
 
-    Costs one training of ViT, and one of three times the steps.
+    Costs one training of ViT, and one of twice the steps.
     """
     run = vit(scale)
     fresh = varied(run, "infinite", pixels="fresh")
@@ -77,7 +77,7 @@ def fig5c(scale: Scale) -> Recipe:
             for one in (fresh, longer(fresh))
         ),
         setting="data",
-        settings=("true", "fresh random images and labels", "the same, three times the steps"),
+        settings=("true", "fresh random images and labels", "the same, twice the steps"),
     )
 
 
@@ -143,7 +143,7 @@ def mlp(scale: Scale) -> Recipe:
 def optimizers(scale: Scale) -> Recipe:
     """Appendix B. Reported: sparsity emerges with other optimizers too.
 
-    Costs three trainings of ViT, and SGD's once more with three times the steps. The shared ViT has no weight decay:
+    Costs three trainings of ViT, and SGD's once more with twice the steps. The shared ViT has no weight decay:
     AdamW is Adam there.
     """
     run = vit(scale)
@@ -151,7 +151,7 @@ def optimizers(scale: Scale) -> Recipe:
     sgd = varied(run, "sgd", optimizer="sgd", learning_rate=0.1)
     adafactor = varied(run, "adafactor", optimizer="adafactor", learning_rate=0.02)
     runs = (run, decay, sgd, longer(sgd), adafactor)
-    names = ("Adam", "AdamW, decay 0.1", "SGD, momentum 0.9", "SGD, three times the steps", "Adafactor")
+    names = ("Adam", "AdamW, decay 0.1", "SGD, momentum 0.9", "SGD, twice the steps", "Adafactor")
     return Recipe(
         name="optimizers",
         title="Sparsity emerges with any optimizer",
