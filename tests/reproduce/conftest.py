@@ -5,12 +5,18 @@ from dataclasses import replace
 import pytest
 
 from lazyneuron.data.images import Augmentation
-from lazyneuron.reproduce.recipe import T5Task, Training, ViTTask
-from lazyneuron.reproduce.recipes.fig1 import t5
-from lazyneuron.reproduce.recipes.fig2ab import vit
+from lazyneuron.reproduce.recipes.base import t5, vit
+from lazyneuron.reproduce.runs import ImageTask, T5Task, Training
 from tests.data.test_text import corpus as corpus
 
-SMALL = {"num_steps": 12, "num_probes": 5, "probe_batches": 2, "log_every": 3, "checkpoint_every": 4}
+SMALL = {
+    "num_steps": 12,
+    "num_probes": 5,
+    "probe_batches": 2,
+    "log_every": 3,
+    "checkpoint_every": 4,
+    "test_examples": 37,
+}
 
 
 @pytest.fixture
@@ -21,7 +27,7 @@ def cache(tmp_path):
 @pytest.fixture
 def small_vit() -> Training:
     augmentation = Augmentation(canvas=9, rotation=10, noise=0.1)
-    task = ViTTask(size="vit-tiny", augmentation=augmentation, num_layers=2, d_ff=96)
+    task = ImageTask(size="vit-tiny", augmentation=augmentation, num_layers=2, d_ff=96)
     return replace(vit("smoke"), task=task, batch_size=16, **SMALL)
 
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from lazyneuron.record import RunFolder
-from lazyneuron.reproduce.claims import CLAIMS
-from lazyneuron.reproduce.recipe import Theory, run_config
+from lazyneuron.reproduce.claims.theorem import theorem
 from lazyneuron.reproduce.recipes.theorem31 import mlp
+from lazyneuron.reproduce.runs import Theory, run_config
 from lazyneuron.reproduce.theory import CASES, CONTROLS
 from lazyneuron.reproduce.theory_run import check_theory
 
@@ -35,8 +35,9 @@ def test_each_case_control_and_layer_has_its_record(theory, tmp_path, cache):
     assert all(r.error and r.error > 0 for r in records if r.what == "gradient_step0")
     assert [p.step for p in seen] == list(range(1, len(CASES) + len(CONTROLS) + 4))
     assert folder.is_done()
-    assert CLAIMS["theorem-controls"].verdict("theorem31", 0, records).verdict == "holds"
-    assert CLAIMS["theorem-step0-mlp"].verdict("theorem31", 0, records).value is not None
+    found = {claim.name: claim.verdict("theorem31", {0: {"t": records}}) for claim in theorem("t")}
+    assert found["theorem-controls"].verdict == "holds"
+    assert all(verdict.value is not None for verdict in found.values())
 
 
 def test_a_run_cut_short_begins_again_and_gives_the_same_bytes(theory, tmp_path, cache):

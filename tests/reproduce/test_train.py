@@ -11,7 +11,7 @@ import torch
 
 from lazyneuron.enforce.selection import TopK
 from lazyneuron.record import LazyneuronError, RunFolder, StoppedError
-from lazyneuron.reproduce.recipe import probe_steps, run_config
+from lazyneuron.reproduce.runs import probe_steps, run_config
 from lazyneuron.reproduce.task import build_model, load_batches
 from lazyneuron.reproduce.train import train
 from tests.processes import FORKED
@@ -40,6 +40,12 @@ def test_a_run_records_density_loss_and_accuracy_at_its_steps(small_run, tmp_pat
     assert losses == [3, 6, 9, 12]
     assert [r.step for r in records if r.what == "accuracy" and r.split == "eval"] == steps
     assert {(r.recipe, r.seed) for r in records} == {(small_run.name, 0)}
+    test = {r.what: r for r in records if r.split == "test"}
+    assert {"density", "num_active", "loss", "accuracy", "brier", "ece", "reliability"} <= test.keys()
+    assert ("adaptive_ece" in test) == (small_run.name == "vit")
+    assert {r.step for r in test.values()} == {12}
+    of_bins = [r.num_tokens for r in records if r.what == "reliability"]
+    assert sum(of_bins) == test["loss"].num_tokens == test["accuracy"].num_tokens
     assert {r.source.num_threads for r in records if r.source} == {1}
     assert [p.step for p in seen][-1] == small_run.num_steps
     assert folder.is_done()
@@ -51,7 +57,7 @@ def test_a_run_with_a_selection_keeps_k_from_the_first_step_on(small_run, tmp_pa
     records = run_to_end(run, tmp_path / "run", cache).records()
     assert {r.value for r in records if r.what == "max_active"} == {7}
     assert {r.value for r in records if r.what == "budget"} == {7}
-    kept = [r for r in records if r.what == "density"]
+    kept = [r for r in records if r.what == "density" and r.split != "test"]
     natural = [r for r in records if r.what == "natural_density"]
     assert [(r.site, r.step, r.split) for r in kept] == [(r.site, r.step, r.split) for r in natural]
     assert all(r.value <= 7 / 96 for r in kept)

@@ -29,7 +29,7 @@ def costs(runs: Iterable[Run]) -> dict[str, float]:
 def in_words(seconds: float) -> str:
     """A rough time: "about 40 s", "about 12 min", "about 3.5 h", "weeks on one such machine"."""
     if seconds < 90:
-        return f"about {max(1, round(seconds, -1)):.0f} s"
+        return f"about {max(10, round(seconds, -1)):.0f} s"
     if seconds < 5400:
         return f"about {seconds / 60:.0f} min"
     hours = seconds / 3600

@@ -205,9 +205,9 @@ def train(
         enforce(model, run.selection, sites, example)
     if sharded:
         prepared = shard(model.to(accelerator.device))
-        optimizer = _optimizer(run, prepared)
+        optimizer = make_optimizer(run, prepared)
     else:
-        prepared, optimizer = accelerator.prepare(model, _optimizer(run, model))
+        prepared, optimizer = accelerator.prepare(model, make_optimizer(run, model))
     source = Source.here(device_name(accelerator.device), torch.get_num_threads())
     trainer = _Trainer(run, batches, folder, seed, accelerator, report, prepared, optimizer, sites, source)
     start, began = trainer.load(), time.monotonic()
@@ -244,7 +244,8 @@ def _accelerator(device: str | None) -> Accelerator:
     return Accelerator(cpu=on_cpu, mixed_precision="no" if on_cpu else "bf16")
 
 
-def _optimizer(run: Training, model: nn.Module) -> Optimizer:
+def make_optimizer(run: Training, model: nn.Module) -> Optimizer:
+    """The optimizer that the run names, for this model."""
     made: dict[str, Callable[..., Optimizer]] = {
         "adafactor": torch.optim.Adafactor,
         "adamw": torch.optim.AdamW,

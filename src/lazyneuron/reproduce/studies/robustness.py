@@ -40,13 +40,12 @@ def robustness(
                     errors[name][corruption, severity] = 1 - quality.accuracy
         yield number + 1, len(run.corruptions) + 1, found
     baseline = errors[models[0].run.name]
-    relative = {name: corruption_error(own, baseline) for name, own in errors.items()}
     found = []
-    for name, by_corruption in relative.items():
-        for corruption, value in by_corruption.items():
+    for name, own in errors.items():
+        for corruption, value in corruption_error(own, baseline).items():
             case = f"{name} {corruption}"
             found.append(Record(what="corruption_error", value=value, unit="of the baseline's", case=case, **place))
-        mean = mean_corruption_error(by_corruption)
+        mean = mean_corruption_error(own, baseline)
         found.append(Record(what="mce", value=mean, unit="of the baseline's", case=name, **place))
     yield len(run.corruptions) + 1, len(run.corruptions) + 1, found
 

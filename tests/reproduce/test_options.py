@@ -1,0 +1,74 @@
+"""Options: what they replace, what they refuse, and what a result folder remembers of them."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from lazyneuron.record import UsageError
+from lazyneuron.reproduce.options import Options, with_options
+from lazyneuron.reproduce.recipes import RECIPES, find_recipes
+from lazyneuron.reproduce.runs import ImageTask, T5Task, Theory, Training, needs
+
+
+def test_the_default_folder_names_the_scale_and_the_scale_its_seeds():
+    assert Options(scale="smoke").folder == Path("runs/smoke")
+    assert Options(out=Path("x")).folder == Path("x")
+    assert Options(scale="quick").chosen_seeds == (0,)
+    assert Options(scale="laptop").chosen_seeds == (0, 1, 2)
+    assert Options(scale="laptop", seeds=(5, 3, 5)).chosen_seeds == (5, 3)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("seeds", (0, -1), "seeds must be 0 or more; got -1"),
+        ("steps", 0, "steps must be 1 or more"),
+        ("jobs", 0, "jobs must be"),
+        ("device", "tpu", "device must be cpu or cuda"),
+    ],
+)
+def test_wrong_options_are_named(field, value, message):
+    with pytest.raises(UsageError, match=message):
+        Options(**{field: value})
+
+
+def test_runs_share_the_cores_and_no_two_threads_share_one(monkeypatch):
+    for cores, jobs, expected in (
+        (1, None, (1, 1)),
+        (2, None, (2, 1)),
+        (16, None, (3, 5)),
+        (16, 1, (1, 16)),
+        (2, 8, (8, 1)),
+    ):
+        monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
+        options = Options(jobs=jobs)
+        assert (options.jobs_at_a_time, options.threads_per_run) == expected
+
+
+def test_what_changes_a_result_is_in_the_config_and_the_rest_is_not():
+    plain = Options().what()
+    assert Options(jobs=1, out=Path("x"), names=("fig1",), seeds=(1, 2), shard=True).what() == plain
+    for changed in (Options(scale="smoke"), Options(text="a"), Options(images="b"), Options(steps=5)):
+        assert changed.what() != plain
+    assert Options(text="my text").what()["command"] == "lazyneuron reproduce --scale quick --text 'my text'"
+
+
+def test_text_images_and_steps_replace_the_recipes_own():
+    options = Options(text="book.txt", images="fashion-mnist", steps=7)
+    for recipe in find_recipes(RECIPES, "smoke"):
+        for run in recipe.runs:
+            changed = with_options(run, options)
+            trainings = changed.networks if isinstance(changed, Theory) else (*needs(changed), changed)
+            for training in trainings:
+                if isinstance(training, Training):
+                    task = training.task
+                    assert (task.text if isinstance(task, T5Task) else task.images) in ("book.txt", "fashion-mnist")
+                    assert isinstance(changed, Theory) or training.num_steps == 7
+
+
+def test_other_images_than_the_digits_are_seen_at_their_own_size():
+    run = with_options(find_recipes(["fig2b"], "smoke")[0].runs[1], Options(images="fashion-mnist"))
+    assert isinstance(run, Training)
+    assert isinstance(run.task, ImageTask)
+    assert (run.task.augmentation.canvas, run.task.patch_size) == (28, 7)
