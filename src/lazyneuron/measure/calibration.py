@@ -2,12 +2,14 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, distributed
 
 NUM_BINS = 15
 IGNORED = -100
+_ENTRIES_AT_ONCE = 2**22
 
 
 @dataclass(frozen=True)
@@ -27,57 +29,86 @@ class Bin:
 class Quality:
     """Top-1 accuracy, loss, Brier score and calibration of the predictions given to `update`.
 
-    The confidence of a prediction is its largest softmax probability, computed in float64, so that no split into
-    batches changes a bin. The reliability diagram has 15 bins of equal width, (low, high], the last of which holds
-    confidence 1.0; its expected calibration error is that of Naeini et al. 2015. With `adaptive` the confidences
-    themselves are kept, 16 bytes a prediction, for the error over bins of equal mass (arXiv 1904.01685). `num_classes`
-    is the number of logits, if it should be checked. A prediction with logits that are not finite makes all means nan.
+    The confidence of a prediction is its largest softmax probability, computed in float64. The reliability diagram has
+    `num_bins` bins of equal width: the bin (low, high] holds a confidence that equals `high` as a float64, the last one
+    confidence 1.0 too. What is kept are sums, so that however the data is cut into batches and ranks, counts are the
+    same and means differ by no more than the rounding of a float64 sum. `num_classes` is the number of logits, if it
+    should be checked.
+
+    With `adaptive` the confidences are kept as well, 8 bytes a prediction (on every rank those of all ranks, after
+    `all_reduce`), for the error over bins of equal mass: leave it out for language models.
+
+    A prediction with a logit that is nan or infinite counts in `num_nonfinite` and makes every mean nan. Mask a class
+    with a large negative logit, not with -inf.
     """
 
     def __init__(self, num_classes: int | None = None, *, num_bins: int = NUM_BINS, adaptive: bool = True) -> None:
         if num_bins < 1:
             raise ValueError(f"num_bins must be 1 or more; got {num_bins}")
         self.num_classes, self.num_bins, self.adaptive = num_classes, num_bins, adaptive
-        self._sums = torch.zeros(4, dtype=torch.float64)  # predictions, nats, hits, squared error
-        self._bins = torch.zeros(3, num_bins, dtype=torch.float64)  # predictions, confidence, hits
-        self._kept: list[Tensor] = []  # confidence and hit, [N, 2]
+        self._sums = torch.zeros(4, dtype=torch.float64)  # of finite predictions: nats, hits, squared error; not finite
+        self._bins = torch.zeros(3, num_bins, dtype=torch.float64)  # of finite predictions: number, confidence, hits
+        self._edges = torch.tensor([number / num_bins for number in range(num_bins + 1)], dtype=torch.float64)
+        self._kept: list[Tensor] = []  # confidences, those of misses negative
 
+    @torch.no_grad()
     def update(self, logits: Tensor, labels: Tensor) -> None:
-        """Add the predictions `logits` [N, C] of `labels` [N]; those of label -100 are left out."""
+        """Add the predictions `logits` [N, C] of `labels` [N], integers; those of label -100 are left out."""
+        places, labels = self._checked(logits, labels)
+        for some in places.split(max(1, _ENTRIES_AT_ONCE // logits.shape[1])):
+            self._add(logits[some].double(), labels[some])
+
+    def _checked(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The places that are not ignored and the labels, on the device of the logits."""
         if logits.ndim != 2 or labels.shape != logits.shape[:1]:
             shapes = f"{list(logits.shape)} and {list(labels.shape)}"
             raise ValueError(f"logits and labels must be [N, C] and [N]; got {shapes}: flatten them")
-        if self.num_classes is not None and logits.shape[1] != self.num_classes:
-            raise ValueError(f"logits must have {self.num_classes} classes; got {logits.shape[1]}")
-        logits, labels = logits.detach()[labels != IGNORED], labels[labels != IGNORED]
-        if not len(labels):
-            return
-        if labels.min() < 0 or labels.max() >= logits.shape[1]:
-            found = f"{int(labels.min())} to {int(labels.max())}"
-            raise ValueError(f"labels must be from 0 to {logits.shape[1] - 1}, or {IGNORED}; got {found}")
-        # A row whose logits are not finite is nan throughout, also where its label's logit is the finite one.
-        spoilt = logits.new_zeros(len(logits), dtype=torch.float64).masked_fill(~logits.isfinite().all(1), math.nan)
-        log_p = logits.double().log_softmax(1)
-        of_label = log_p.gather(1, labels[:, None])[:, 0] + spoilt
-        confidence, guess = log_p.max(1)
-        confidence = confidence.exp().clamp(max=1) + spoilt
-        hit = (guess == labels).double() + spoilt
-        squared = log_p.mul_(2).exp_().sum(1) - 2 * of_label.exp() + 1
-        self._sums += torch.stack([hit.new_tensor(len(hit)), -of_label.sum(), hit.sum(), squared.sum()]).cpu()
-        confidence, hit = confidence.cpu(), hit.cpu()
-        place = (confidence.nan_to_num() * self.num_bins).ceil().long().sub(1).clamp(0, self.num_bins - 1)
-        for row, values in zip(self._bins, (torch.ones_like(hit), confidence, hit), strict=True):
-            row.index_add_(0, place, values)
+        if not logits.is_floating_point() or labels.is_floating_point() or labels.dtype == torch.bool:
+            dtypes = f"{logits.dtype} and {labels.dtype}"
+            raise ValueError(f"logits must be floating point and labels integers; got {dtypes}: convert them")
+        num_classes = logits.shape[1]
+        if self.num_classes not in (None, num_classes):
+            raise ValueError(
+                f"logits must have {self.num_classes} classes; got {num_classes}: give Quality that number"
+            )
+        labels = labels.to(logits.device, torch.int64)
+        places = (labels != IGNORED).nonzero().squeeze(1)
+        if len(places):
+            low, high = labels[places].aminmax()
+            if low < 0 or high >= num_classes:
+                found = f"{int(low)} to {int(high)}"
+                mend = f"give those that should not count the label {IGNORED}"
+                raise ValueError(f"labels must be from 0 to {num_classes - 1}; got {found}: {mend}")
+        return places, labels
+
+    def _add(self, z_NC: Tensor, labels_N: Tensor) -> None:
+        """Add predictions by their logits in float64, whose memory is used up."""
+        is_finite = z_NC.isfinite().all(1)
+        num_nonfinite = len(z_NC) - int(is_finite.sum())
+        if num_nonfinite:
+            z_NC, labels_N = z_NC[is_finite], labels_N[is_finite]
+        top_N, guess_N = z_NC.max(1)
+        z_NC -= top_N[:, None]
+        label_N = z_NC.gather(1, labels_N[:, None])[:, 0]
+        total_N = z_NC.exp_().sum(1)
+        # At most 1, and for n equal logits 1 / n as a float64 has it: on the edge of a bin, not beside it.
+        confidence, hit = (1 / total_N).cpu(), (guess_N == labels_N).cpu().double()
+        nats = total_N.log() - label_N
+        squared = z_NC.square_().sum(1) / total_N.square() - 2 * label_N.exp() / total_N + 1
+        sums = [float(nats.sum()), float(hit.sum()), float(squared.sum()), num_nonfinite]
+        self._sums = self._sums + torch.tensor(sums, dtype=torch.float64)
+        place = torch.bucketize(confidence, self._edges[1:-1])
+        rows = (torch.ones_like(hit), confidence, hit)
+        self._bins = self._bins + torch.stack([place.bincount(row, self.num_bins) for row in rows])
         if self.adaptive:
-            self._kept.append(torch.stack([confidence, hit], 1))
+            self._kept.append(torch.where(hit > 0, confidence, -confidence))
 
     def merge(self, other: "Quality") -> None:
         """Add another's predictions, of another batch or rank."""
-        if (self.num_bins, self.adaptive) != (other.num_bins, other.adaptive):
-            raise ValueError("only qualities with as many bins, and both adaptive or neither, can be merged")
-        self._sums += other._sums
-        self._bins += other._bins
-        self._kept += other._kept
+        self._check_same(other._settings)
+        self._sums = self._sums + other._sums
+        self._bins = self._bins + other._bins
+        self._kept = [*self._kept, *other._kept]
 
     def all_reduce(self) -> None:
         """Add up those of all ranks, in place on each: call it on all, once, after the last batch.
@@ -86,72 +117,93 @@ class Quality:
         """
         if not (distributed.is_available() and distributed.is_initialized()):
             return
-        others: list[tuple[Tensor, Tensor, list[Tensor]] | None] = [None] * distributed.get_world_size()
-        distributed.all_gather_object(others, (self._sums, self._bins, self._kept))
-        found = [other for other in others if other is not None]
-        self._sums = torch.stack([sums for sums, _, _ in found]).sum(0)
-        self._bins = torch.stack([bins for _, bins, _ in found]).sum(0)
-        self._kept = [part for _, _, kept in found for part in kept]
+        found: list[Any] = [None] * distributed.get_world_size()
+        distributed.all_gather_object(found, (self._settings, self._sums, self._bins, self._kept))
+        for settings, *_ in found:
+            self._check_same(settings)
+        self._sums = torch.stack([sums for _, sums, _, _ in found]).sum(0)
+        self._bins = torch.stack([bins for _, _, bins, _ in found]).sum(0)
+        self._kept = [part for *_, kept in found for part in kept]
 
     @property
     def count(self) -> int:
-        """Predictions so far."""
-        return int(self._sums[0])
+        """Predictions so far, those that are not finite included."""
+        return int(self._bins[0].sum()) + self.num_nonfinite
+
+    @property
+    def num_nonfinite(self) -> int:
+        """Predictions with a logit that is nan or infinite: any makes all means nan."""
+        return int(self._sums[3])
 
     @property
     def accuracy(self) -> float:
         """Fraction of predictions whose largest logit (the first of equal ones) is the label's."""
-        return self._mean(2)
+        return self._mean(self._sums[1])
 
     @property
     def loss(self) -> float:
         """Mean negative log-likelihood of the labels in nats."""
-        return self._mean(1)
+        return self._mean(self._sums[0])
 
     @property
     def perplexity(self) -> float:
-        """exp(loss); inf where that is no longer a float."""
-        return math.exp(self.loss) if not self.loss > 700 else math.inf
+        """exp(loss); inf where that is too large for a number."""
+        try:
+            return math.exp(self.loss)
+        except OverflowError:
+            return math.inf
 
     @property
     def brier(self) -> float:
         """Mean over predictions of the squared distance from probabilities to one-hot label, in [0, 2] (Brier 1950)."""
-        return self._mean(3)
+        return self._mean(self._sums[2])
 
     @property
     def reliability(self) -> list[Bin]:
-        """The reliability diagram, from the least to the most confident."""
-        found = []
-        for number, (count, confidence, hits) in enumerate(self._bins.T.tolist()):
-            low, high = number / self.num_bins, (number + 1) / self.num_bins
-            means = (confidence / count, hits / count) if count else (math.nan, math.nan)
-            found.append(Bin(low, high, int(count), *means))
-        return found
+        """The reliability diagram, from the least to the most confident; its counts are of finite predictions."""
+        bins, edges = [], self._edges.tolist()
+        for low, high, (count, confidence, hits) in zip(edges[:-1], edges[1:], self._bins.T.tolist(), strict=True):
+            has_means = count and not self.num_nonfinite
+            means = (confidence / count, hits / count) if has_means else (math.nan, math.nan)
+            bins.append(Bin(low, high, int(count), *means))
+        return bins
 
     @property
     def ece(self) -> float:
-        """Expected calibration error: |accuracy - confidence| of the bins, weighted by their predictions, in [0, 1]."""
-        self._check()
-        count, confidence, hits = self._bins
-        return float((hits - confidence).abs().sum() / count.sum())
+        """Expected calibration error, in [0, 1]: |accuracy - confidence| of the bins, weighted by their predictions.
+
+        The largest probability is calibrated, over bins of equal width, as in Guo et al. (arXiv 1706.04599, equation 3)
+        after Naeini et al. 2015.
+        """
+        _, confidence, hits = self._bins
+        return self._mean((hits - confidence).abs().sum())
 
     @property
     def adaptive_ece(self) -> float:
-        """The same over bins of as equal counts as can be, by order of confidence (arXiv 1904.01685)."""
-        self._check()
+        """The same over `num_bins` bins of as equal counts as can be, by order of confidence (Nguyen & O'Connor 2015).
+
+        Where the edge of a bin falls among predictions of equal confidence, which nothing orders, each of them counts
+        with the accuracy of them all. The adaptive bins of arXiv 1904.01685 are these, theirs for each class apart.
+        """
         if not self.adaptive:
             raise ValueError("the confidences were not kept: make it Quality(adaptive=True)")
-        confidence, hit = torch.cat(self._kept).T
-        # Predictions of equal confidence are sorted by hit, so that their order of arrival changes nothing.
-        order = hit.argsort(stable=True)
-        order = order[confidence[order].argsort(stable=True)]
-        gaps = [gap.sum().abs() for gap in (hit - confidence)[order].tensor_split(self.num_bins)]
-        return float(torch.stack(gaps).sum() / len(hit))
+        signed = torch.cat([torch.zeros(0, dtype=torch.float64), *self._kept])
+        confidence, order = signed.abs().sort()
+        _, group, sizes = confidence.unique_consecutive(return_inverse=True, return_counts=True)
+        hits = group.bincount((signed[order] > 0).double(), len(sizes))
+        gaps = ((hits / sizes)[group] - confidence).tensor_split(self.num_bins)
+        return self._mean(torch.stack([gap.sum().abs() for gap in gaps]).sum())
 
-    def _mean(self, row: int) -> float:
-        self._check()
-        return float(self._sums[row] / self._sums[0])
+    @property
+    def _settings(self) -> tuple[int | None, int, bool]:
+        return self.num_classes, self.num_bins, self.adaptive
 
-    def _check(self) -> None:
+    def _check_same(self, others: tuple[int | None, int, bool]) -> None:
+        if self._settings != others:
+            ours, theirs = (f"Quality({n}, num_bins={bins}, adaptive={a})" for n, bins, a in (self._settings, others))
+            raise ValueError(f"cannot add {theirs} to {ours}: make both with the same settings")
+
+    def _mean(self, total: Tensor) -> float:
         if not self.count:
-            raise ValueError("no prediction yet: update(logits, labels) first")
+            raise ValueError("no prediction was counted: update(logits, labels) first, with labels other than -100")
+        return math.nan if self.num_nonfinite else float(total) / self.count
