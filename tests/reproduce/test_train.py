@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lazyneuron.enforce.selection import TopK
-from lazyneuron.record import LazyneuronError, RunFolder, StoppedError
+from lazyneuron.record import LazyneuronError, RunFolder, StoppedError, UsageError
 from lazyneuron.reproduce.runs import probe_steps, run_config
 from lazyneuron.reproduce.task import build_model, load_batches
 from lazyneuron.reproduce.train import train
@@ -209,3 +209,10 @@ def test_training_learns(small_vit, tmp_path, cache):
     records = run_to_end(run, tmp_path / "run", cache).records()
     losses = [r.value for r in records if r.what == "loss" and r.split == "eval"]
     assert losses[-1] < 0.75 * losses[0]
+
+
+def test_adafactor_on_sharded_weights_is_refused(small_t5, tmp_path, cache):
+    batches = load_batches(small_t5, 0, cache)
+    folder = RunFolder(tmp_path / "run", run_config(small_t5, 0, batches.fingerprint))
+    with pytest.raises(UsageError, match="t5: PyTorch's Adafactor takes no sharded weights"):
+        train(small_t5, folder, batches, seed=0, device="cpu", sharded=True)
