@@ -48,7 +48,7 @@ def t5(scale: Scale) -> Training:
         return _QUICK_T5
     if scale == "laptop":
         task = T5Task(size="tiny", text="state-of-the-union", vocab_size=2048)
-        return replace(_QUICK_T5, task=task, num_steps=3000, batch_size=16, probe_batches=16)
+        return replace(_QUICK_T5, task=task, num_steps=5000, batch_size=8, probe_batches=32)
     task = T5Task(
         size="base", text="hf:allenai/c4/en", vocab_size=32_128, input_length=512, max_text_bytes=60_000_000_000
     )
