@@ -58,7 +58,7 @@ def quality_records(quality: Quality, place: dict[str, Any]) -> Iterator[Record]
     if quality.adaptive:
         yield Record(what="adaptive_ece", value=quality.adaptive_ece, unit="fraction", **place)
     for bin in quality.reliability:
-        if bin.count:
+        if bin.count and not quality.num_nonfinite:
             here = {**place, "x": bin.confidence, "num_tokens": bin.count}
             yield Record(what="reliability", value=bin.accuracy, unit="fraction", **here)
 
