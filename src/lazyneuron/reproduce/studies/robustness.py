@@ -24,7 +24,7 @@ def robustness(
     """Accuracy and ECE of each model, `case` "MODEL CORRUPTION" and `x` the severity; "clean" has none.
 
     The first of the models is the baseline of "corruption_error", the error over severities relative to its own, and of
-    "mce", the mean of that over corruptions.
+    "mce", the mean of that over corruptions; a corruption under which it never errs has neither.
     """
     errors: dict[str, dict[tuple[str, int], float]] = {trained.run.name: {} for trained in models}
     for number, corruption in enumerate(("clean", *run.corruptions)):
@@ -40,13 +40,16 @@ def robustness(
                     errors[name][corruption, severity] = 1 - quality.accuracy
         yield number + 1, len(run.corruptions) + 1, found
     baseline = errors[models[0].run.name]
+    sums = {corruption: sum(baseline[corruption, level] for level in SEVERITIES) for corruption in run.corruptions}
     found = []
-    for name, own in errors.items():
+    for name, all_errors in errors.items():
+        own = {key: error for key, error in all_errors.items() if sums[key[0]]}
         for corruption, value in corruption_error(own, baseline).items():
             case = f"{name} {corruption}"
             found.append(Record(what="corruption_error", value=value, unit="of the baseline's", case=case, **place))
-        mean = mean_corruption_error(own, baseline)
-        found.append(Record(what="mce", value=mean, unit="of the baseline's", case=name, **place))
+        if own:
+            mean = mean_corruption_error(own, baseline)
+            found.append(Record(what="mce", value=mean, unit="of the baseline's", case=name, **place))
     yield len(run.corruptions) + 1, len(run.corruptions) + 1, found
 
 
