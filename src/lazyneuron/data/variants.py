@@ -9,6 +9,8 @@ from torch import Tensor
 from lazyneuron.data.images import ImageData, Images
 from lazyneuron.record import UsageError
 
+_SHARE, _LABELS, _PIXELS = 3, 4, 5  # apart from the streams of batches, which begin with 0, 1 or 2
+
 
 @dataclass(frozen=True)
 class Chosen:
@@ -32,7 +34,9 @@ class NoiseImages:
     seed: int
 
     def get(self, indices: np.ndarray) -> tuple[Tensor, Tensor]:
-        drawn = [np.random.default_rng((self.seed, int(i))).integers(0, 256, self.shape, np.uint8) for i in indices]
+        drawn = [
+            np.random.default_rng((_PIXELS, self.seed, int(i))).integers(0, 256, self.shape, np.uint8) for i in indices
+        ]
         return torch.from_numpy(np.stack(drawn)), torch.from_numpy(self.labels[indices])
 
 
@@ -47,13 +51,13 @@ def first_classes(data: ImageData, num_classes: int) -> ImageData:
 def with_share(data: ImageData, share: float, seed: int) -> ImageData:
     """A random `share` of the training images; held-out images stay all."""
     count = len(data.train.labels)
-    kept = np.random.default_rng((seed, 0)).permutation(count)[: max(1, round(share * count))]
+    kept = np.random.default_rng((_SHARE, seed)).permutation(count)[: max(1, round(share * count))]
     return replace(data, train=_kept(data.train, np.sort(kept)))
 
 
 def with_random_labels(data: ImageData, share: float, seed: int) -> ImageData:
     """A `share` of the training labels redrawn, uniformly over all classes (so some fall on the right one again)."""
-    rng = np.random.default_rng((seed, 1))
+    rng = np.random.default_rng((_LABELS, seed))
     labels = data.train.labels.copy()
     redrawn = rng.permutation(len(labels))[: round(share * len(labels))]
     labels[redrawn] = rng.integers(0, data.num_classes, len(redrawn))

@@ -38,9 +38,10 @@ class ImageTask:
     """Classification of `images` by a ViT, an MLP-Mixer or a 2-layer MLP, augmented as `augmentation` says.
 
     The augmentation's canvas is the model's input. `data_share` of the training images are used, of the first
-    `num_classes` classes. `random_labels` is the share of training labels that are redrawn, uniformly over all classes.
-    `pixels` "random" puts i.i.d. pixels, uniform in [-1, 1], in the place of every image, "fresh" draws pixels and
-    labels anew for every batch, so that none is seen twice (arXiv 2210.06313, Figure 5).
+    `class_share` of the classes (two or more). `random_labels` is the share of training labels that are redrawn,
+    uniformly over all classes. `pixels` "random" puts i.i.d. pixels, uniform in [-1, 1], in the place of every image;
+    "fresh" draws pixels and labels anew for every batch, so that none is seen twice, and measures density on other
+    such images (arXiv 2210.06313, Figure 5).
     """
 
     augmentation: Augmentation
@@ -51,7 +52,7 @@ class ImageTask:
     d_ff: int | None = None
     patch_size: int | None = None
     hidden_act: str = "relu"
-    num_classes: int | None = None
+    class_share: float = 1.0
     data_share: float = 1.0
     random_labels: float = 0.0
     pixels: Literal["real", "random", "fresh"] = "real"
@@ -60,8 +61,9 @@ class ImageTask:
         sizes = _IMAGE_SIZES[self.model]
         if self.size not in sizes:
             raise UsageError(f"no {_MODELS[self.model]} size {self.size!r}: choose one of {', '.join(sizes)}")
-        if not 0 < self.data_share <= 1:
-            raise UsageError(f"data_share must be above 0 and at most 1; got {self.data_share}")
+        for name, share in (("data_share", self.data_share), ("class_share", self.class_share)):
+            if not 0 < share <= 1:
+                raise UsageError(f"{name} must be above 0 and at most 1; got {share}")
         if not 0 <= self.random_labels <= 1:
             raise UsageError(f"random_labels must be between 0 and 1; got {self.random_labels}")
 

@@ -135,8 +135,8 @@ def load_batches(run: Training, seed: int, cache: Path) -> Batches:
     if isinstance(task, T5Task):
         return TextBatches(run, task, load_text(task.text, task.vocab_size, task.max_text_bytes, cache), seed)
     data = load_images(task.images, task.augmentation.canvas)
-    if task.num_classes:
-        data = variants.first_classes(data, task.num_classes)
+    if task.class_share < 1:
+        data = variants.first_classes(data, max(2, round(task.class_share * data.num_classes)))
     if task.data_share < 1:
         data = variants.with_share(data, task.data_share, seed)
     if task.pixels != "real":

@@ -143,15 +143,16 @@ def mlp(scale: Scale) -> Recipe:
 def optimizers(scale: Scale) -> Recipe:
     """Appendix B. Reported: sparsity emerges with other optimizers too.
 
-    Costs three trainings of ViT, and SGD's once more with twice the steps. The shared ViT has no weight decay:
-    AdamW is Adam there.
+    Costs three trainings of ViT, and SGD's once more with twice the steps; Adam's is the shared one where that has no
+    weight decay.
     """
     run = vit(scale)
-    decay = varied(run, "adamw", weight_decay=0.1)
-    sgd = varied(run, "sgd", optimizer="sgd", learning_rate=0.1)
-    adafactor = varied(run, "adafactor", optimizer="adafactor", learning_rate=0.02)
-    runs = (run, decay, sgd, longer(sgd), adafactor)
-    names = ("Adam", "AdamW, decay 0.1", "SGD, momentum 0.9", "SGD, twice the steps", "Adafactor")
+    adam = varied(run, "adam", weight_decay=0.0) if run.weight_decay else run
+    decay = run if run.weight_decay else varied(run, "adamw", weight_decay=0.1)
+    sgd = varied(run, "sgd", optimizer="sgd", learning_rate=0.1, weight_decay=0.0)
+    adafactor = varied(run, "adafactor", optimizer="adafactor", learning_rate=0.02, weight_decay=0.0)
+    runs = (adam, decay, sgd, longer(sgd), adafactor)
+    names = ("Adam", f"AdamW, decay {decay.weight_decay}", "SGD, momentum 0.9", "SGD, twice the steps", "Adafactor")
     return Recipe(
         name="optimizers",
         title="Sparsity emerges with any optimizer",
