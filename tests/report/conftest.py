@@ -1,6 +1,5 @@
-"""A small but lifelike result folder: T5 and ViT trained, Theorem 3.1 checked."""
+"""Small but lifelike result folders, and a browser that opens their pages."""
 
-import math
 import os
 import re
 import shutil
@@ -10,17 +9,10 @@ from typing import Any
 
 import pytest
 
-from lazyneuron.record import Record, RunFolder, Source, Verdict
+from lazyneuron.record import Record, RunFolder
 from lazyneuron.report.charts import Figure, Run
-
-STEPS = [0, *(2**power for power in range(12))]
-STACKS = {"t5": {"encoder": 4, "decoder": 4}, "vit": {"": 6}}
-CASES = [
-    f"{loss} {kind} K={k}" for loss in ("ce", "mse") for kind in ("gaussian", "sign", "skewed") for k in (2, 10, 100)
-]
-SOURCE = Source(
-    commit="0123456789ab", device="cpu x86_64", num_threads=2, versions={"python": "3.11.0", "torch": "2.8.0"}
-)
+from lazyneuron.report.experiment import Experiment, experiments, runs_of
+from tests.report.reproduced import SOURCE, training_records, write_folder
 
 CONTRASTS = """() => {
   const numbers = (color) => { const n = color.match(/[\\d.]+/g).map(Number); return n.length === 3 ? [...n, 1] : n; };
@@ -42,75 +34,6 @@ CONTRASTS = """() => {
     return [(a + 0.05) / (b + 0.05), node.textContent.trim().slice(0, 40)];
   });
 }"""
-
-
-def density(stack: str, layer: int, num_layers: int, step: int, split: str, seed: int) -> float:
-    """Half at step 0, falling with the step; denser in the first and last layers and in the decoder."""
-    edge = 1 + 1.5 * (layer in (0, num_layers - 1)) + 0.1 * layer + (0.4 if stack == "decoder" else 0)
-    end = 0.02 * edge * (1.02 if split == "eval" else 1) * (1 + 0.03 * seed)
-    return end + (0.5 - end) / (1 + (step / 60) ** 1.2)
-
-
-def training_records(name: str, seed: int) -> list[Record]:
-    records = [Record(what="num_parameters", value=1_234_567, unit="parameters", recipe=name, seed=seed, source=SOURCE)]
-    for step in STEPS:
-        for split in ("train", "eval"):
-            at = {"recipe": name, "seed": seed, "split": split, "step": step, "source": SOURCE}
-            for stack, num_layers in STACKS[name].items():
-                for layer in range(num_layers):
-                    value = density(stack, layer, num_layers, step, split, seed)
-                    site = {"site": f"{stack or 'vit'}.block.{layer}.mlp", "stack": stack, "layer": layer}
-                    records.append(Record(what="density", value=value, unit="fraction", num_tokens=8192, **site, **at))
-                    records.append(Record(what="num_active", value=value * 512, unit="neurons/token", **site, **at))
-            loss = 2 + 5 / (1 + step / 300) + (0.1 if split == "eval" else 0)
-            records.append(Record(what="loss", value=loss, unit="nats", **at))
-            records.append(Record(what="accuracy", value=1 - loss / 8, unit="fraction", **at))
-    return records
-
-
-def theory_records(seed: int) -> list[Record]:
-    at = {"unit": "1", "recipe": "theorem31", "seed": seed, "source": SOURCE}
-    records = []
-    for number, case in enumerate(CASES):
-        value = 3e-4 * 1.4**number
-        records.append(Record(what="gradient", value=value, error=value / 45, case=case, **at))
-        if "mse" in case or "gaussian" in case:
-            records.append(Record(what="gradient_closed_form", value=value * 1.01, case=case, **at))
-    for name, stacks in STACKS.items():
-        for stack, num_layers in stacks.items():
-            for layer in range(num_layers):
-                value = 2e-6 * math.exp(-layer / 3)
-                place = {"case": name, "stack": stack, "layer": layer}
-                records.append(Record(what="gradient_step0", value=value, error=value / 6, **place, **at))
-    return records
-
-
-def verdict(claim: str, text: str, name: str, seed: int, value: float | None, said: str) -> Verdict:
-    metric, expected = "mean density over layers", "between 0.45 and 0.55"
-    reason = "the metric is inside its bounds" if value is not None else "no such record: the run was too short"
-    return Verdict(
-        claim=claim, text=text, where="Fig. 1, Sec. 2.2", metric=metric, expected=expected, value=value,
-        verdict=said, reason=reason, recipe=name, seed=seed,
-    )  # fmt: skip
-
-
-def write_folder(path: Path, names: tuple[str, ...] = ("t5", "vit", "theorem31"), seed: int = 0) -> Path:
-    """Write a result folder at `path`, as `lazyneuron reproduce` does."""
-    command = f"lazyneuron reproduce --scale small --seed {seed}"
-    top = RunFolder(path, {"scale": "small", "seed": seed, "names": list(names), "command": command})
-    for member in names:
-        config = {"kind": "theory" if member == "theorem31" else "training", "name": member, "seed": seed}
-        if member != "theorem31":
-            sizes = {"d_model": 128, "d_ff": 512, "num_layers": len(STACKS[member]), "num_steps": STEPS[-1]}
-            config |= sizes | {"model": member, "optimizer": {"name": "adamw", "betas": [0.9, 0.98]}}
-        records = theory_records(seed) if member == "theorem31" else training_records(member, seed)
-        RunFolder(path / member, config).append(records)
-    half = "At initialisation about half of the neurons of every layer are active."
-    verdicts = [verdict("init-half", half, name, seed, 0.4987, "holds") for name in names]
-    verdicts.append(verdict("wider", "Wider models have a lower density.", "t5", seed, 0.61, "does not hold"))
-    verdicts.append(verdict("dead", "No neuron of the first layer is dead.", "t5", seed, None, "cannot tell"))
-    top.write_verdicts(verdicts)
-    return path
 
 
 def measured_records(stack: str, layer: int, site: str, d_ff: int, *, density: float, positions: int) -> list[Record]:
@@ -188,15 +111,35 @@ def data() -> Callable[..., list[dict[str, Any]]]:
 
 @pytest.fixture(scope="session")
 def make_folder() -> Callable[..., Path]:
-    """`make_folder(path, names=("t5",), seed=1)` writes a result folder and returns its path."""
+    """`make_folder(path, names=("fig1",), seeds=(0, 1))` writes what `lazyneuron reproduce` does; returns its path."""
     return write_folder
 
 
 @pytest.fixture(scope="session")
+def make_monitored() -> Callable[..., Path]:
+    """`make_monitored(path, "t5", seed=1)` writes a folder as `lazy.Monitor` does and returns its path."""
+
+    def made(path: Path, name: str = "t5", seed: int = 0) -> Path:
+        folder = RunFolder(path, {"kind": "monitor", "name": name, "model": name, "seed": seed, "num_steps": 2048})
+        folder.append(record for record in training_records(name, seed) if record.split != "test")
+        return path
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def checked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Experiment]:
+    """All experiments of one result folder with two seeds, by name."""
+    top = RunFolder(write_folder(tmp_path_factory.mktemp("checked") / "small", seeds=(0, 1)))
+    found = experiments(top.recipes(), runs_of("small", top), top.verdicts())
+    return {experiment.name: experiment for experiment in found}
+
+
+@pytest.fixture(scope="session")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
-    """The runs of one result folder, by recipe."""
-    members = RunFolder(write_folder(tmp_path_factory.mktemp("runs") / "small")).members()
-    return {m.path.name: Run(label="small", name=m.path.name, config=m.config, records=m.records()) for m in members}
+    """The runs of a T5, a ViT and the theorem with one seed, by name."""
+    path = write_folder(tmp_path_factory.mktemp("runs") / "small", names=("fig2b", "theorem31"))
+    return {run.name: run for run in runs_of("small", RunFolder(path))}
 
 
 @pytest.fixture(scope="session")
@@ -229,8 +172,8 @@ def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
             lambda request: re.match("file:|data:|blob:", request.url) or complaints.append(f"request {request.url}"),
         )
         page.goto(path.as_uri())
-        drawn = "[...document.querySelectorAll('.chart')].every((box) => box.dataset.drawn)"
-        page.wait_for_function(drawn, timeout=30_000)
+        seen = "[...document.querySelectorAll('.chart')].filter((box) => !box.closest('details:not([open])'))"
+        page.wait_for_function(f"{seen}.every((box) => box.dataset.drawn)", timeout=30_000)
         return page
 
     yield opened

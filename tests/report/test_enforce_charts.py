@@ -180,7 +180,7 @@ def test_converted_models_are_compared_beside_measured_and_trained_ones(
     page = open_page(out)
     assert page.locator("#compared-quality .mark-line.role-mark path").count() == 2 + 1 + 2
     assert page.locator("#density-tiny").count() == 1
-    text = story(write_report([*folders, make_folder(tmp_path / "small", names=("t5",))], tmp_path / "all.html"))
+    text = story(write_report([*folders, make_folder(tmp_path / "small", names=("fig1",))], tmp_path / "all.html"))
     assert "The lazy neuron phenomenon, checked" in text
     assert "tiny and other would lose if converted to Top-k" in text
 

@@ -11,7 +11,7 @@ from lazyneuron.report.charts import Run
 
 def verdict(**changes: object) -> Verdict:
     fields = {"claim": "c1", "text": "t", "where": "w", "metric": "m", "expected": "e", "value": 1.0}
-    fields |= {"verdict": "holds", "reason": "r", "recipe": "t5", "seed": 0}
+    fields |= {"verdict": "holds", "reason": "r", "recipe": "fig1", "on": "t5", "seeds": [0], "values": [1.0]}
     return Verdict(**fields | changes)  # type: ignore[arg-type]
 
 
@@ -36,7 +36,7 @@ def test_density_rows_average_over_seeds(runs: dict[str, Run]) -> None:
 def test_the_summary_puts_the_paper_beside_the_run(runs: dict[str, Run]) -> None:
     text = " ".join(tables.density_summary(runs["t5"])).replace("\u00a0", " ")
     assert "2.7 to 3.0 % (T5-Base)" in text
-    assert "d_ff 512" in text
+    assert "num_steps 2048" in text
     assert "6.3 % (ViT-B/16)" in " ".join(tables.density_summary(runs["vit"])).replace("\u00a0", " ")
     assert tables.density_summary(replace(runs["t5"], records=[])) == []
 
@@ -59,12 +59,12 @@ def test_theorem_rows_give_z_and_the_distance_from_the_closed_form(runs: dict[st
 
 def test_claims_stand_together_with_a_cell_per_folder() -> None:
     found = {
-        "a": [verdict(), verdict(claim="c2", text="other"), verdict(recipe="vit"), verdict(seed=1)],
+        "a": [verdict(), verdict(claim="c2", text="other"), verdict(on="vit")],
         "b": [verdict(verdict="does not hold")],
     }
     groups = tables.claims(found)
-    assert [[row.recipe for row in group] for group in groups] == [["t5", "vit"], ["t5"]]
-    assert [[v.verdict for v in cell] for cell in groups[0][0].cells] == [["holds", "holds"], ["does not hold"]]
+    assert [[row.on for row in group] for group in groups] == [["t5", "vit"], ["t5"]]
+    assert [[v.verdict for v in cell] for cell in groups[0][0].cells] == [["holds"], ["does not hold"]]
     assert [len(cell) for cell in groups[0][1].cells] == [1, 0]
 
 
@@ -78,6 +78,17 @@ def test_a_claim_that_was_reworded_is_still_one_row_and_another_threshold_is_not
         ("after", "e", [1, 1]),
         ("after", "at most 2", [0, 1]),
     ]
+
+
+def test_the_note_on_intervals_goes_by_the_number_of_seeds() -> None:
+    one, three = verdict(), verdict(seeds=[0, 1, 2], values=[1.0, 1.1, 0.9], low=0.9, high=1.1)
+    assert tables.interval_note([one]) == "There is one seed: no interval."
+    note = tables.interval_note([one, three])
+    assert "bootstrap interval" in note
+    assert "With three seeds it is the range of the three values" in note
+    assert "Where there is one seed" in note
+    assert tables.interval_note([]) == ""
+    assert (tables.interval(one), tables.interval(three)) == ("", "0.9 to 1.1")
 
 
 def test_tally_counts_in_words() -> None:
@@ -120,4 +131,4 @@ def test_provenance_names_each_source_once(runs: dict[str, Run]) -> None:
     made = tables.provenance(runs["t5"])
     assert made["num_records"] == len(runs["t5"].records)
     assert [source.commit for source in made["sources"]] == ["0123456789ab"]
-    assert made["config"]["optimizer"] == '{"name": "adamw", "betas": [0.9, 0.98]}'
+    assert made["config"]["task"] == '{"size": "tiny", "num_layers": null, "d_ff": 512}'

@@ -22,7 +22,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One run to draw: `label` is its result folder's name, `name` the recipe it ran there."""
+    """One run to draw, with the records of all its seeds: `label` is its result folder's name, `name` its own there."""
 
     label: str
     name: str
@@ -30,8 +30,12 @@ class Run:
     records: list[Record]
 
     def pick(self, what: str) -> list[Record]:
-        """This run's records of one kind."""
-        return [record for record in self.records if record.what == what]
+        """This run's records of one kind, without those of the test at its end."""
+        return [record for record in self.records if record.what == what and record.split != "test"]
+
+    def tested(self, what: str) -> list[Record]:
+        """This run's records of one kind on all held-out data, once its model was trained."""
+        return [record for record in self.records if record.what == what and record.split == "test"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +52,9 @@ def theme(dark: bool = False) -> dict[str, Any]:
     """The Vega-Lite config that gives every chart its colours and type."""
     ink, muted, grid = ("#e6e6e3", "#b4b7bc", "#3a3e45") if dark else ("#1f2328", "#57606a", "#e3e6ea")
     blue, orange, rest = (
-        ("#62b6ee", "#f0a63a", ["#35c29a", "#e58fc0", "#f2e35e"])
+        ("#62b6ee", "#f0a63a", ["#35c29a", "#e58fc0", "#f2e35e", "#b4b7bc"])
         if dark
-        else ("#0072b2", "#d55e00", ["#009e73", "#b0589a", "#8a6d00"])
+        else ("#0072b2", "#d55e00", ["#009e73", "#b0589a", "#8a6d00", "#57606a"])
     )
     text = {"labelColor": muted, "titleColor": ink, "labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": 500}
     return {
@@ -80,9 +84,9 @@ def save(figure: Figure, folder: Path) -> None:
     (folder / f"{figure.name}.png").write_bytes(vl_convert.svg_to_png(svg, scale=2))
 
 
-def rounded(value: float | None) -> float | None:
-    """The number to 5 significant digits; None for what JSON cannot hold (nan and infinity)."""
-    return float(f"{value:.5g}") if value is not None and math.isfinite(value) else None
+def rounded(value: float | None, digits: int = 5) -> float | None:
+    """The number to so many significant digits; None for what JSON cannot hold (nan and infinity)."""
+    return float(f"{value:.{digits}g}") if value is not None and math.isfinite(value) else None
 
 
 def inline(rows: list[Row]) -> alt.InlineData:
@@ -119,12 +123,21 @@ def layered(layers: list[Any], title: str) -> alt.LayerChart:
     return alt.LayerChart(layer=layers).properties(**_PANEL, **({"title": title} if title else {}))
 
 
-def concat(panels: Sequence[Any], *, pick: str = "", columns: int = 2, legend_columns: int = 1) -> dict[str, Any]:
+def concat(
+    panels: Sequence[Any],
+    *,
+    pick: str = "",
+    columns: int = 2,
+    legend_columns: int = 1,
+    legend: Sequence[str] = (),
+    narrow_columns: int = 1,
+) -> dict[str, Any]:
     """The panels side by side as plain JSON, without the theme that altair adds.
 
     A click in the legend of field `pick` selects in all panels at once. Vega-Lite makes a legend clickable only where
     the selection belongs to the first layer that has the legend's colour.
-    `legend_columns` is for narrow screens, where the legend stands above the panels.
+    On narrow screens there are `narrow_columns` panels in a row under a legend of `legend_columns`, or as many columns
+    as hold the texts of `legend`; where a chart stands beside the paper's numbers, so does its legend.
     """
     spec = alt.concat(*panels, columns=columns, spacing=28).to_dict()
     del spec["config"]
@@ -134,7 +147,11 @@ def concat(panels: Sequence[Any], *, pick: str = "", columns: int = 2, legend_co
             next(layer for layer in panel["layer"] if "color" in layer.get("encoding", {}))["name"] = view
         select = {"type": "point", "fields": [pick]}
         spec["params"] = [{"name": "pick", "select": select, "bind": "legend", "views": views}]
-    return spec | {"usermeta": {"narrowLegendColumns": legend_columns}}
+    usermeta = {"narrowLegendColumns": legend_columns, "narrowColumns": narrow_columns}
+    if legend:
+        longest = max(len(text) for text in legend) + 5
+        usermeta |= {"narrowLegendColumns": max(1, 42 // longest), "wideLegendColumns": max(1, 88 // longest)}
+    return spec | {"usermeta": usermeta}
 
 
 def picked() -> dict[str, Any]:

@@ -20,15 +20,14 @@ from lazyneuron.report import (
     measure_charts,
     measure_tables,
     position_charts,
-    selection_charts,
+    sections,
     tables,
-    theory_charts,
     training_charts,
 )
 from lazyneuron.report.charts import Figure, Run
 from lazyneuron.report.enforce_charts import is_enforced
+from lazyneuron.report.experiment import Experiment, experiments, is_checked, runs_of
 from lazyneuron.report.layers import is_dense, is_measured, layers_of
-from lazyneuron.report.selection_charts import is_selected
 
 HERE = Path(__file__).parent
 
@@ -41,22 +40,27 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
     if not folders:
         raise UsageError("no result folder to report on: give at least one")
     runs, verdicts, commands = [], {}, {}
+    checked: dict[str, list[Experiment]] = {}
+    scales = []
     for label, path in zip(_labels(folders), folders, strict=True):
         top = RunFolder(path)
-        members = top.members()
         verdicts[label] = top.verdicts()
         commands[label] = top.config.get("command")
-        for folder, name in [(m, m.path.name) for m in members] or [(top, str(top.config.get("name", label)))]:
-            runs.append(Run(label=label, name=name, config=folder.config, records=folder.records()))
-    models = _with_model_names([run for run in runs if is_measured(run)])
+        found = runs_of(label, top)
+        if is_checked(top):
+            checked[label] = experiments(top.recipes(), found, verdicts[label])
+            scales.append(top.config.get("scale"))
+        runs += found
+    models = _with_model_names([run for run in runs if is_measured(run) and run.label not in checked])
     converted = _with_model_names([run for run in runs if is_enforced(run)])
-    others = [run for run in runs if not is_measured(run) and not is_enforced(run)]
+    others = [run for run in runs if run.label in checked or not (is_measured(run) or is_enforced(run))]
     claimed = {label: found for label, found in verdicts.items() if any(run.label == label for run in others) or found}
-    selected, plain = [run for run in others if is_selected(run)], [run for run in others if not is_selected(run)]
-    sections, theory, measured = _training_sections(plain), _theory_section(plain), _measured_sections(models)
-    chosen, sparse = _selection_section(selected), _enforced_sections(converted)
-    drawn = [*measured, *sparse, *sections, chosen, theory]
-    figures = [figure for section in drawn for figure in section["figures"].values()]
+    claimed |= {label: verdicts[label] for label in checked}
+    trained = _training_sections([run for run in others if run.label not in checked])
+    measured, sparse = _measured_sections(models), _enforced_sections(converted)
+    tested = sections.sections(checked, _slugs)
+    figures = [figure for section in [*measured, *sparse, *trained] for figure in section["figures"].values()]
+    figures += [figure for section in tested for part in section.parts for figure in part.all_figures]
     out.parent.mkdir(parents=True, exist_ok=True)
     chart_folder = out.parent / "charts"
     chart_folder.mkdir(exist_ok=True)
@@ -67,7 +71,8 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
     shown["names_of_models"] = _listed([run.name for run in models])
     shown["names_of_converted"] = _listed([run.name for run in converted])
     shown["folders_of_models"] = _folders([*models, *converted])
-    shown |= {"sections": sections, "theory": theory, "selection": chosen, "checks": bool(claimed)}
+    shown |= {"sections": trained, "experiments": tested, "experiments_of": list(checked), "checks": bool(claimed)}
+    shown["scales"] = [scale for scale in dict.fromkeys(scales) if scale and scale != "paper"]
     out.write_text(_html(shown, claimed, [*models, *converted, *others], figures), encoding="utf-8")
     return out
 
@@ -102,19 +107,6 @@ def _training_sections(runs: list[Run]) -> list[dict[str, Any]]:
         title = charts.shown(same[0])
         sections.append({"slug": slug, "title": title, "figures": present, "runs": shown, "compare": compare})
     return sections
-
-
-def _selection_section(runs: list[Run]) -> dict[str, Any]:
-    """What the runs that were trained with a selection came to, as one chart and one table."""
-    found = selection_charts.quality_against_density(runs, "quality-density")
-    return {"figures": {"quality": found} if found else {}, "rows": selection_charts.selection_rows(runs)}
-
-
-def _theory_section(runs: list[Run]) -> dict[str, Any]:
-    cases = theory_charts.theorem_cases(runs, "theorem31-cases")
-    step0 = theory_charts.gradient_step0(runs, "theorem31-step0")
-    rows = [(run, found) for run in runs if (found := tables.theorem_rows(run))]
-    return {"figures": {k: f for k, f in {"cases": cases, "step0": step0}.items() if f}, "rows": rows}
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -216,6 +208,7 @@ def _html(shown: dict[str, Any], verdicts: dict[str, list[Verdict]], runs: list[
     cells = [cell for group in claims for row in group for cell in row.cells]
     return _template().render(
         **shown,
+        interval_note=tables.interval_note(verdict for found in verdicts.values() for verdict in found),
         tallies={label: tables.tally(found) for label, found in verdicts.items()},
         claims=claims,
         one_each=len(verdicts) == 1 and all(len(cell) == 1 for cell in cells),
@@ -234,6 +227,7 @@ def _template() -> jinja2.Template:
     env = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     env.undefined = jinja2.StrictUndefined
     env.filters |= {"percent": tables.percent, "number": tables.number, "shortened": tables.shortened}
+    env.filters |= {"interval": tables.interval, "says_no_numbers": sections.says_no_numbers}
     return env.get_template("page.html")
 
 

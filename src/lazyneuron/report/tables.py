@@ -24,12 +24,13 @@ class Claim:
     where: str
     metric: str
     expected: str
-    recipe: str
+    reported: str
+    on: str
     cells: list[list[Verdict]]
 
 
 def claims(verdicts: dict[str, list[Verdict]]) -> list[list[Claim]]:
-    """The verdicts of all folders (by label), one row per claim, recipe, metric and threshold.
+    """The verdicts of all folders (by label), one row per claim, runs, metric and threshold.
 
     Rows of one claim stand together, under the wording of the last folder that has it.
     """
@@ -37,12 +38,13 @@ def claims(verdicts: dict[str, list[Verdict]]) -> list[list[Claim]]:
     wording = {}
     for label, found in verdicts.items():
         for v in found:
-            rows[v.claim, v.recipe, v.metric, v.expected][label].append(v)
+            rows[v.claim, v.on, v.metric, v.expected, v.reported][label].append(v)
             wording[v.claim] = {"text": v.text, "where": v.where}
     groups: dict[str, list[Claim]] = {claim: [] for claim in wording}
-    for (claim, recipe, metric, expected), found in rows.items():
+    for (claim, on, metric, expected, reported), found in rows.items():
         cells = [found[label] for label in verdicts]
-        groups[claim].append(Claim(**wording[claim], recipe=recipe, metric=metric, expected=expected, cells=cells))
+        row = Claim(**wording[claim], on=on, metric=metric, expected=expected, reported=reported, cells=cells)
+        groups[claim].append(row)
     return list(groups.values())
 
 
@@ -52,6 +54,26 @@ def tally(verdicts: Sequence[Verdict]) -> str:
     parts = (("holds", "hold", "holds"), ("does not hold", "do not hold", "does not hold"), ("cannot tell",) * 3)
     words = [f"{count[name]} {one if count[name] == 1 else many}" for name, many, one in parts if count[name]]
     return ", ".join(words) or "no verdicts"
+
+
+def interval_note(verdicts: Iterable[Verdict]) -> str:
+    """What the intervals under "seen" are, and what they are not, by the numbers of seeds that they rest on."""
+    counts = {len(verdict.seeds) for verdict in verdicts if verdict.seeds}
+    said = []
+    if counts - {1}:
+        said.append("Seen is the mean over seeds, the interval the 95\u00a0% bootstrap interval of that mean.")
+    if 3 in counts:
+        said.append("With three seeds it is the range of the three values, and covers the true mean less often.")
+    if 1 in counts:
+        said.append(f"{'Where there is one' if counts - {1} else 'There is one'} seed: no interval.")
+    return " ".join(said)
+
+
+def interval(verdict: Verdict) -> str:
+    """The interval of a verdict's value; "" without one."""
+    if verdict.low is None or verdict.high is None:
+        return ""
+    return f"{number(verdict.low)} to {number(verdict.high)}"
 
 
 def density_rows(run: Run) -> list[dict[str, Any]]:

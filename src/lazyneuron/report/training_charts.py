@@ -44,14 +44,20 @@ def at_the_end(records: Sequence[Record]) -> list[Record]:
     return [record for record in records if last[record.seed, record.split] == (record.step or 0)]
 
 
-def density_over_training(run: Run, name: str, compare: bool = False) -> Figure | None:
-    """Figure 1: the density of each layer over the steps, one panel per stack, one line per layer."""
+def density_over_training(
+    run: Run, name: str, compare: bool = False, levels: Sequence[tuple[float, str]] = ()
+) -> Figure | None:
+    """Figure 1: the density of each layer over the steps, one panel per stack, one line per layer (and seed).
+
+    `levels` are percentages to draw as dashed lines, each with a note.
+    """
     records = run.pick("density")
     split = "train" if any(record.split == "train" for record in records) else "eval"
     if not (rows := [_density_row(run, record) for record in records if record.split == split]):
         return None
     color = alt.Color("layer:O", title="layer", sort="ascending")
-    x, y = _step_axis(rows), _percent_axis(rows)
+    x, y = step_axis(_last(rows)), _percent_axis([*rows, *({"percent": percent} for percent, _ in levels)])
+    by_seed = " A line for each layer and seed." if seed_field(rows) else ""
     panels = []
     for stack, part in grouped(rows, "stack"):
         base = alt.Chart(inline(part)).encode(x=x, y=y, color=color, opacity=picked(), detail=["seed:N", "site:N"])
@@ -59,12 +65,13 @@ def density_over_training(run: Run, name: str, compare: bool = False) -> Figure 
         points = base.mark_circle(size=26).encode(
             tooltip=tooltips("stack", "layer", "site", "step", "percent", *seed_field(rows))
         )
-        panels.append(layered([_half(), lines, points], stack))
+        panels.append(layered([_half(), *(_level(*level) for level in levels), lines, points], stack))
     return Figure(
         name=name,
         title=f"Figure 1 reproduced on {shown(run, with_label=compare)}: density of each layer while training",
         caption=f"Share of active neurons per MLP layer at each step, on {SPLITS[split]}. Both axes are logarithmic; "
-        "step 0 is the untrained model. Click a layer in the legend to single it out, beside the panels to see all.",
+        f"step 0 is the untrained model.{by_seed} Click a layer in the legend to single it out, "
+        "beside the panels to see all.",
         spec=concat(panels, pick="layer", legend_columns=6),
     )
 
@@ -83,7 +90,7 @@ def mean_density(runs: Sequence[Run], name: str) -> Figure | None:
     if not rows:
         return None
     color = alt.Color("run:N", title="result folder", sort=None, scale=alt.Scale(domain=[run.label for run in runs]))
-    x, y = _step_axis(rows), _percent_axis(rows, "mean density (% of neurons active)")
+    x, y = step_axis(_last(rows)), _percent_axis(rows, "mean density (% of neurons active)")
     panels = []
     for stack, part in grouped(rows, "stack"):
         base = alt.Chart(inline(part)).encode(x=x, y=y, color=color, opacity=picked(), detail=["seed:N"])
@@ -143,7 +150,7 @@ def loss_and_accuracy(runs: Sequence[Run], name: str) -> Figure | None:
         if not part:
             continue
         base = alt.Chart(inline(part)).encode(
-            x=_step_axis(part),
+            x=step_axis(_last(part)),
             y=alt.Y("value:Q", title=units[what], scale=alt.Scale(zero=False, nice=True)),
             color=by_run if compare else alt.Color("data:N", title="measured on", scale=data, legend=legend),
             strokeDash=alt.StrokeDash("data:N", title="measured on", scale=dashes, legend=legend),
@@ -186,8 +193,12 @@ def _curve_rows(run: Run, what: str) -> list[Row]:
     return rows
 
 
-def _step_axis(rows: list[Row]) -> alt.X:
-    last = max(1, *(row["step"] for row in rows), 1)
+def _last(rows: list[Row]) -> int:
+    return max(1, *(row["step"] for row in rows), 1)
+
+
+def step_axis(last: int) -> alt.X:
+    """Steps from 0 to `last`, logarithmic from 1 on."""
     ticks = [0, *(10**power for power in range(len(str(last))))]
     axis = alt.Axis(values=ticks, labelExpr="format(datum.value, '~s')", grid=False)
     scale = alt.Scale(type="symlog", constant=1, domain=[0, last], nice=False)
@@ -207,6 +218,10 @@ def _percent_axis(rows: list[Row], title: str = "density (% of neurons active)")
 
 def _half() -> alt.LayerChart:
     """The level of a layer whose neurons fire by the toss of a coin, as at initialisation."""
-    base = alt.Chart(inline([{"percent": 50, "note": "50 %"}])).encode(y="percent:Q")
-    note = base.mark_text(style="note", align="right", dy=-7).encode(x=alt.value("width"), text="note:N")
-    return alt.LayerChart(layer=[base.mark_rule(style="reference"), note])
+    return _level(50, "50 %")
+
+
+def _level(percent: float, note: str) -> alt.LayerChart:
+    base = alt.Chart(inline([{"percent": percent, "note": note}])).encode(y="percent:Q")
+    text = base.mark_text(style="note", align="right", dy=-7).encode(x=alt.value("width"), text="note:N")
+    return alt.LayerChart(layer=[base.mark_rule(style="reference"), text])
