@@ -30,6 +30,8 @@ def judged(claim, *values):
         ((), "cannot tell"),
         ((None, None), "cannot tell"),
         ((math.nan,), "cannot tell"),
+        ((0.1, math.nan, 0.2), "cannot tell"),
+        ((0.1, math.inf, 0.2), "does not hold"),
         ((0.1, None, 0.2), "holds"),
     ],
 )
@@ -51,6 +53,15 @@ def test_a_comparison_needs_more_than_one_seed():
     assert judged(claim, 0.1).verdict == "cannot tell"
     assert "one seed" in judged(claim, 0.1).reason
     assert judged(claim, 0.1, 0.1).verdict == "holds"
+
+
+def test_a_comparison_of_few_seeds_must_be_told_by_students_t_too():
+    values = (0.1, 0.3, 0.45)
+    assert judged(AT_MOST_HALF, *values).verdict == "holds"
+    found = judged(replace(AT_MOST_HALF, compares=True), *values)
+    assert found.verdict == "cannot tell"
+    assert found.reason.startswith("Student's t of 3 seeds: -0.15")
+    assert judged(replace(AT_MOST_HALF, compares=True), 0.1, 0.12, 0.11).verdict == "holds"
 
 
 @pytest.mark.parametrize(("values", "verdict"), [((0.1, 0.2), "holds"), ((0.1, 0.1, 0.6), "does not hold")])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lazyneuron.reproduce.interval import mean_interval
+from lazyneuron.reproduce.interval import mean_interval, student_interval
 
 
 def test_three_values_give_their_range():
@@ -33,3 +33,11 @@ def test_it_covers_the_mean_about_as_often_as_it_says():
     rng = np.random.default_rng(2)
     hits = sum(low <= 0 <= high for low, high in (mean_interval(rng.normal(size=25).tolist()) for _ in range(200)))
     assert 0.87 <= hits / 200 <= 0.99
+
+
+def test_students_interval_of_three_values_is_known():
+    low, high = student_interval([1.0, 2.0, 3.0])
+    assert (low, high) == (pytest.approx(2 - 2.4841, abs=1e-4), pytest.approx(2 + 2.4841, abs=1e-4))
+    rng = np.random.default_rng(3)
+    hits = sum(low <= 0 <= high for low, high in (student_interval(rng.normal(size=3).tolist()) for _ in range(400)))
+    assert 0.92 <= hits / 400 <= 0.98

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from lazyneuron.record import UsageError
 from lazyneuron.reproduce.options import Options, with_options
@@ -25,6 +26,8 @@ def test_the_default_folder_names_the_scale_and_the_scale_its_seeds():
         ("seeds", (0, -1), "seeds must be 0 or more; got -1"),
         ("steps", 0, "steps must be 1 or more"),
         ("jobs", 0, "jobs must be"),
+        ("seeds", (2**63,), "seeds must be below"),
+        ("shard", True, "--shard splits weights over processes: start them with torchrun"),
         ("device", "tpu", "device must be cpu or cuda"),
     ],
 )
@@ -42,20 +45,29 @@ def test_runs_share_the_cores_and_no_two_threads_share_one(monkeypatch):
         (2, 8, (8, 1)),
     ):
         monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
         options = Options(jobs=jobs)
         assert (options.jobs_at_a_time, options.threads_per_run) == expected
 
 
+def test_a_gpu_is_not_shared_and_torchruns_processes_share_the_cores(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert (Options().jobs_at_a_time, Options(device="cpu").jobs_at_a_time) == (1, 3)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    assert Options().threads_per_run == 2
+
+
 def test_what_changes_a_result_is_in_the_config_and_the_rest_is_not():
     plain = Options().what()
-    assert Options(jobs=1, out=Path("x"), names=("fig1",), seeds=(1, 2), shard=True).what() == plain
+    assert Options(jobs=1, out=Path("x"), names=("fig1",), seeds=(1, 2)).what() == plain
     for changed in (Options(scale="smoke"), Options(text="a"), Options(images="b"), Options(steps=5)):
         assert changed.what() != plain
     assert Options(text="my text").what()["command"] == "lazyneuron reproduce --scale quick --text 'my text'"
 
 
 def test_text_images_and_steps_replace_the_recipes_own():
-    options = Options(text="book.txt", images="fashion-mnist", steps=7)
+    options = Options(scale="smoke", text="book.txt", images="fashion-mnist", steps=7)
     for recipe in find_recipes(RECIPES, "smoke"):
         for run in recipe.runs:
             changed = with_options(run, options)
@@ -64,7 +76,8 @@ def test_text_images_and_steps_replace_the_recipes_own():
                 if isinstance(training, Training):
                     task = training.task
                     assert (task.text if isinstance(task, T5Task) else task.images) in ("book.txt", "fashion-mnist")
-                    assert isinstance(changed, Theory) or training.num_steps == 7
+                    steps = 14 if training.name.endswith("-long") else 7
+                    assert isinstance(changed, Theory) or training.num_steps == steps
 
 
 def test_other_images_than_the_digits_are_seen_at_their_own_size():

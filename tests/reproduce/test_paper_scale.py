@@ -16,7 +16,6 @@ PARAMETERS_IN_MILLIONS = {
     "t5": 222.9,
     "t5-small": 60.5,
     "t5-large": 737.7,
-    "t5-3b": 2851.6,
     "t5-layers24": 421.1,
     "t5-layers32": 553.3,
     "t5-ff768": 138.0,

@@ -1,10 +1,13 @@
 """Jobs and their order, a child's failures as messages of one line, verdicts, torchrun."""
 
 import errno
+import multiprocessing
 import os
 import queue
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -80,7 +83,7 @@ def test_jobs_are_each_run_once_per_seed_after_what_they_need_and_timing_last():
     names = [job.name for job in jobs]
     assert len(set(names)) == len(names)
     assert names[:4] == ["t5-seed0", "t5-seed1", "t5-long-seed0", "t5-long-seed1"]
-    assert names[-2:] == ["latency-seed0", "latency-seed1"]
+    assert set(names[-4:]) == {f"{name}-seed{seed}" for name in ("latency", "statistical") for seed in (0, 1)}
     for number, job in enumerate(jobs):
         assert job.needs <= set(names[:number])
     alone = jobs_of(find_recipes(["fig3"], "smoke"), Options(scale="smoke"))
@@ -91,12 +94,13 @@ def test_a_job_waits_for_its_models_and_a_timing_for_quiet():
     jobs = {job.name: job for job in jobs_of(find_recipes(["fig3", "latency"], "smoke"), Options(scale="smoke"))}
     training, firing, timing = jobs["t5-seed0"], jobs["firing-seed0"], jobs["latency-seed0"]
     assert _next([firing, training], {}, {"t5-seed0", "firing-seed0"}, 2) == training
-    assert _next([firing], {"t5-seed0": 0}, {"t5-seed0", "firing-seed0"}, 2) is None
+    at_work = {"t5-seed0": (training, None)}
+    assert _next([firing], at_work, {"t5-seed0", "firing-seed0"}, 2) is None
     assert _next([firing], {}, {"firing-seed0"}, 2) == firing
-    assert _next([timing], {"t5-seed0": 0}, set(), 2) is None
+    assert _next([timing], at_work, set(), 2) is None
     assert _next([timing], {}, set(), 2) == timing
-    assert _next([training], {"latency-seed0": 0}, set(), 2) is None
-    assert _next([training], {"a": 0, "b": 0}, set(), 2) is None
+    assert _next([training], {"latency-seed0": (timing, None)}, set(), 2) is None
+    assert _next([training], {"a": (firing, None), "b": (firing, None)}, set(), 2) is None
 
 
 def test_a_folder_of_another_run_stops_all(tmp_path):
@@ -112,6 +116,34 @@ def test_what_needs_a_failed_run_is_named_and_the_others_go_on(small_vit, tmp_pa
     failures = _run_all([Job(run, 0, "") for run in runs], tmp_path, Options(device="cpu"), Console(quiet=True))
     assert [str(failure).partition(":")[0] for failure in failures] == ["bad", "firing-seed0 waits for bad-seed0"]
     assert RunFolder(tmp_path / "vit-seed0").is_done()
+
+
+def test_a_run_with_worker_processes_runs_in_a_child(small_vit, tmp_path):
+    run = replace(small_vit, num_workers=1)
+    assert not _run_all([Job(run, 0, "")], tmp_path, Options(device="cpu"), Console(quiet=True))
+    assert RunFolder(tmp_path / "vit-seed0").is_done()
+
+
+def test_a_child_stopped_from_outside_is_a_failure_and_not_done(small_vit, tmp_path):
+    run = replace(small_vit, num_steps=100_000, num_probes=2)
+
+    def stop_it():
+        while not list(tmp_path.glob("vit-seed0/checkpoint-*")):
+            time.sleep(0.05)
+        for child in multiprocessing.active_children():
+            child.terminate()
+
+    stopper = threading.Thread(target=stop_it)
+    stopper.start()
+    failures = _run_all([Job(run, 0, "")], tmp_path, Options(device="cpu"), Console(quiet=True))
+    stopper.join()
+    assert [str(failure) for failure in failures] == ["vit-seed0 was stopped from outside: run again to go on"]
+    assert not RunFolder(tmp_path / "vit-seed0").is_done()
+    assert judge_folder(tmp_path) == []
+
+
+def judge_folder(path):
+    return judge(RunFolder(path, Options(scale="smoke").what()))
 
 
 @pytest.mark.slow

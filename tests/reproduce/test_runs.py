@@ -52,6 +52,7 @@ def test_the_config_of_a_run_tells_seed_task_and_data():
         ({"size": "huge"}, "no ViT size 'huge': choose one of vit-micro"),
         ({"size": "vit-tiny", "model": "mixer"}, "no Mixer size 'vit-tiny': choose one of mixer-tiny"),
         ({"size": "vit-tiny", "data_share": 0}, "data_share must be above 0 and at most 1; got 0"),
+        ({"size": "vit-tiny", "class_share": 2}, "class_share must be above 0 and at most 1; got 2"),
         ({"size": "vit-tiny", "random_labels": 1.1}, "random_labels must be between 0 and 1; got 1.1"),
     ],
 )

@@ -49,7 +49,7 @@ examples:
   lazyneuron reproduce theorem31 --scale smoke --out runs/try
   lazyneuron reproduce --all --scale laptop
   lazyneuron reproduce fig2b --text my-corpus/ --seeds 0 1 2
-  torchrun --nproc-per-node 8 -m lazyneuron reproduce fig1 --scale paper --shard
+  torchrun --nproc-per-node 8 -m lazyneuron reproduce fig5a --scale paper --shard
   lazyneuron reproduce --print_config > mine.yaml && lazyneuron reproduce --config mine.yaml
 
 Ctrl-C saves; the same command goes on. Results are kept in --out as each run ends, and never computed twice."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lazyneuron.record import Record, Verdict, VerdictName
-from lazyneuron.reproduce.interval import mean_interval
+from lazyneuron.reproduce.interval import mean_interval, student_interval
 
 Records = Mapping[str, Sequence[Record]]
 """The records of one seed, by the run's name."""
@@ -27,7 +27,8 @@ class Claim:
     It holds where the metric is within the bounds given. With several seeds the 95 % bootstrap interval of their mean
     must lie within them; an interval outside does not hold; one across a bound cannot tell. Where `every_seed` is set
     each seed decides by itself and the worst counts: for what must never happen. One seed has no interval: its value
-    decides, unless the claim `compares` two trainings, whose difference one seed cannot tell from chance.
+    decides, unless the claim `compares` two trainings, whose difference one seed cannot tell from chance. Of few seeds
+    a bootstrap interval is too short, so such a difference must be told by Student's t of the paired seeds as well.
     `expected` are the bounds in words, `reported` what the paper found (arXiv 2210.06313).
     """
 
@@ -55,10 +56,10 @@ class Claim:
     def verdict(self, recipe: str, by_seed: Mapping[int, Records]) -> Verdict:
         """The verdict on records by seed, in the recipe `recipe`."""
         found = {seed: seen for seed, records in by_seed.items() if (seen := self.see(records)) is not None}
-        found = {seed: seen for seed, seen in found.items() if not math.isnan(seen.value)}
         values = [seen.value for seen in found.values()]
-        interval = mean_interval(values) if len(values) > 1 and all(map(math.isfinite, values)) else None
-        verdict, reason = self._decide(list(found.values()), interval)
+        is_finite = all(map(math.isfinite, values))
+        interval = mean_interval(values) if len(values) > 1 and is_finite else None
+        verdict, reason = self._decide(found, interval)
         return Verdict(
             claim=self.name,
             text=self.text,
@@ -70,20 +71,24 @@ class Claim:
             on=self.on or ", ".join(self.runs),
             seeds=list(found),
             values=values,
-            value=math.fsum(values) / len(values) if values else None,
+            value=math.fsum(values) / len(values) if values and is_finite else None,
             low=interval[0] if interval else None,
             high=interval[1] if interval else None,
             verdict=verdict,
             reason=reason,
         )
 
-    def _decide(self, seen: list[Seen], interval: tuple[float, float] | None) -> tuple[VerdictName, str]:
-        if not seen:
+    def _decide(self, found: dict[int, Seen], interval: tuple[float, float] | None) -> tuple[VerdictName, str]:
+        if not found:
             return "cannot tell", "the records do not have it: the runs have not come that far"
+        seen = list(found.values())
+        if lost := [str(seed) for seed, one in found.items() if math.isnan(one.value)]:
+            return "cannot tell", f"not a number with seed {', '.join(lost)}: {seen[0].reason}"
         own: list[VerdictName] = [
             one.verdict or ("holds" if self.admits(one.value) else "does not hold") for one in seen
         ]
-        if self.every_seed or any(one.verdict for one in seen):
+        is_infinite = any(math.isinf(one.value) for one in seen)
+        if self.every_seed or is_infinite or any(one.verdict for one in seen):
             order: tuple[VerdictName, ...] = ("does not hold", "cannot tell", "holds")
             worst: VerdictName = next(name for name in order if name in own)
             return worst, next(one.reason for one, name in zip(seen, own, strict=True) if name == worst)
@@ -92,8 +97,16 @@ class Claim:
                 return "cannot tell", f"{seen[0].reason}; one seed: a difference of trainings needs more"
             return own[0], seen[0].reason
         reason = "; ".join(dict.fromkeys(one.reason for one in seen)) if len(seen) <= 3 else seen[0].reason
+        verdict = self._told_by(interval)
+        if self.compares and verdict != "cannot tell":
+            low, high = student_interval([one.value for one in seen])
+            if self._told_by((low, high)) != verdict:
+                return "cannot tell", f"Student's t of {len(seen)} seeds: {low:.3g} to {high:.3g}; {reason}"
+        return verdict, reason
+
+    def _told_by(self, interval: tuple[float, float]) -> VerdictName:
         low, high = interval
         if self.admits(low) and self.admits(high):
-            return "holds", reason
+            return "holds"
         is_apart = high < self.at_least or high <= self.above or low > self.at_most or low >= self.below
-        return ("does not hold" if is_apart else "cannot tell"), reason
+        return "does not hold" if is_apart else "cannot tell"

@@ -1,6 +1,7 @@
 """Batches through a model that is not being trained: its quality and its densities as records."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -24,10 +25,11 @@ def feed(
 ) -> None:
     """Each rank's rows of each batch through the model; `quality` and the open `probes` then hold those of all ranks.
 
-    A rank without rows in the last batch goes along, uncounted: sharded weights need all ranks in every pass.
+    Without `accelerator` this process sees all rows, on the model's device, whatever other processes there are. A rank
+    without rows in the last batch goes along, uncounted: sharded weights need all ranks in every pass.
     """
-    accelerator = accelerator or Accelerator(cpu=True)
-    rank, num_ranks = accelerator.process_index, accelerator.num_processes
+    rank, num_ranks = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
+    device = accelerator.device if accelerator else next(model.parameters()).device
     for batch in batches:
         mine = rows_of_rank(batch, rank, num_ranks)
         is_counted = len(next(iter(mine.values()))) > 0
@@ -35,8 +37,8 @@ def feed(
             mine = {name: value[:1] for name, value in batch.items()}
             for probe in probes:
                 probe.detach()
-        with accelerator.autocast():
-            logits, labels = forward(model, {name: value.to(accelerator.device) for name, value in mine.items()})
+        with accelerator.autocast() if accelerator else nullcontext():
+            logits, labels = forward(model, {name: value.to(device) for name, value in mine.items()})
         if is_counted:
             quality.update(logits, labels)
         else:

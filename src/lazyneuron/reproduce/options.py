@@ -6,9 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from lazyneuron.record import UsageError
 from lazyneuron.reproduce.recipe import SEEDS, Scale
-from lazyneuron.reproduce.recipes.base import DIGITS, SMALL_IMAGES
+from lazyneuron.reproduce.recipes.base import DIGITS, SMALL_IMAGES, t5, vit
 from lazyneuron.reproduce.runs import Run, Study, T5Task, Task, Theory, Training
 
 
@@ -39,6 +41,10 @@ class Options:
             raise UsageError(f"seeds must be 0 or more; got {min(self.seeds)}")
         if self.steps is not None and self.steps < 1:
             raise UsageError(f"steps must be 1 or more; got {self.steps}")
+        if any(seed >= 2**63 for seed in self.seeds):
+            raise UsageError(f"seeds must be below 2^63; got {max(self.seeds)}")
+        if self.shard and "LOCAL_RANK" not in os.environ:
+            raise UsageError("--shard splits weights over processes: start them with torchrun")
         if self.jobs is not None and self.jobs < 1:
             raise UsageError(f"jobs must be 1 or more; got {self.jobs}")
 
@@ -52,12 +58,15 @@ class Options:
 
     @property
     def jobs_at_a_time(self) -> int:
-        return self.jobs or min(3, os.cpu_count() or 1)
+        """As asked; else up to three on a CPU, one for each core, and one on a GPU."""
+        on_gpu = self.device != "cpu" and torch.cuda.is_available()
+        return self.jobs or (1 if on_gpu else min(3, os.cpu_count() or 1))
 
     @property
     def threads_per_run(self) -> int:
         """Threads of a run that does not fix its own: as many as leave no two on one core."""
-        return max(1, (os.cpu_count() or 1) // self.jobs_at_a_time)
+        processes = int(os.environ.get("LOCAL_WORLD_SIZE", self.jobs_at_a_time))
+        return max(1, (os.cpu_count() or 1) // processes)
 
     def what(self) -> dict[str, Any]:
         """What must be equal for a folder to be gone on with: everything that changes a result."""
@@ -91,4 +100,10 @@ def with_options(run: Run, options: Options) -> Run:
 
 
 def _trained(run: Training, options: Options) -> Training:
-    return replace(run, task=_changed(run.task, options), num_steps=options.steps or run.num_steps)
+    """Longer and shorter runs than their family's stay so: the steps given are those of its plain one."""
+    run, steps = replace(run, task=_changed(run.task, options)), options.steps
+    if steps is None:
+        return run
+    base = (t5 if isinstance(run.task, T5Task) else vit)(options.scale).num_steps
+    longer = round(steps * run.num_steps / base)
+    return replace(run, num_steps=longer if run.num_steps >= base else min(run.num_steps, steps))

@@ -20,7 +20,7 @@ from lazyneuron.reproduce.options import Options, with_options
 from lazyneuron.reproduce.progress import Display, Progress
 from lazyneuron.reproduce.recipe import Recipe
 from lazyneuron.reproduce.recipes import RECIPES, find_recipes
-from lazyneuron.reproduce.runs import Latency, Run, Theory, Training, folder_name, needs, run_config
+from lazyneuron.reproduce.runs import TIMED, Latency, Run, Theory, Training, folder_name, needs, run_config
 from lazyneuron.stop import stop_signals
 
 _PRELOADED = [
@@ -95,7 +95,7 @@ def jobs_of(recipes: Iterable[Recipe], options: Options) -> list[Job]:
                 for seed in options.chosen_seeds:
                     job = Job(part, seed, recipe.name)
                     found.setdefault(job.name, job)
-    return sorted(found.values(), key=lambda job: isinstance(job.run, Latency))
+    return sorted(found.values(), key=lambda job: isinstance(job.run, TIMED))
 
 
 def _say_costs(
@@ -123,9 +123,9 @@ def _say_costs(
 
 
 def judge(parent: RunFolder) -> list[Verdict]:
-    """Judge every claim whose runs are all in a folder; write verdicts and recipes there, give the verdicts back."""
+    """Judge every claim whose runs are done in a folder; write verdicts and recipes there, give the verdicts back."""
     by_seed: dict[int, dict[str, Any]] = {}
-    for member in parent.members():
+    for member in filter(RunFolder.is_done, parent.members()):
         by_seed.setdefault(member.config["seed"], {})[member.config["name"]] = member.records()
     verdicts: dict[tuple[str, str], Verdict] = {}
     recipes = find_recipes(RECIPES, parent.config["scale"])
@@ -143,8 +143,11 @@ def judge(parent: RunFolder) -> list[Verdict]:
 
 @dataclass(frozen=True)
 class _Ended:
+    """How a run came to its end: `is_stopped` where it was told to stop, and saved what it had."""
+
     name: str
     failure: str = ""
+    is_stopped: bool = False
     is_usage: bool = False
     trace: str = ""
 
@@ -172,39 +175,35 @@ def _run_all(todo: Sequence[Job], path: Path, options: Options, console: Console
     context = _context()
     messages: Any = context.Queue()
     waiting, failures = list(todo), []
-    working: dict[str, Any] = {}
+    working: dict[str, tuple[Job, Any]] = {}
     missing, lost = {job.name for job in todo}, set()
     with stop_signals() as stop, Display(console) as display:
         while working or (waiting and not stop):
             while not stop and (job := _next(waiting, working, missing, options.jobs_at_a_time)):
                 waiting.remove(job)
                 arguments = (job, path / job.name, options, messages)
-                process = context.Process(target=_work, args=arguments, daemon=True)
-                working[job.name] = process
+                process = context.Process(target=_work, args=arguments)
+                working[job.name] = job, process
                 with _ignored_interrupt():
                     process.start()
                 display.update(Progress(job.name, 0, getattr(job.run, "num_steps", 1), note="starting"))
             if not working:
                 break
-            for process in working.values() if stop else ():
+            for _, process in working.values() if stop else ():
                 process.terminate()
-            try:
-                message = messages.get(timeout=0.5)
-            except queue.Empty:
-                dead = [name for name, process in working.items() if not process.is_alive()]
-                message = _Ended(dead[0], "" if stop else f"{dead[0]}: its process died: run again") if dead else None
+            message = _message(messages, working)
             if isinstance(message, Progress):
                 display.update(message)
-            elif isinstance(message, _Ended):
-                working.pop(message.name).join()
-                missing.discard(message.name)
+            elif isinstance(message, _Ended) and message.name in working:
+                working.pop(message.name)[1].join()
+                if message.is_stopped and stop:
+                    continue
                 if message.failure:
                     failures.append(message.error())
-                    missing.add(message.name)
                     lost.add(message.name)
-                    if message.is_usage:
-                        stop.append(0)
-                elif not stop:
+                    stop += [0] * message.is_usage
+                else:
+                    missing.discard(message.name)
                     display.done(message.name, len(todo) - len(missing), len(todo))
     if stop and not failures:
         raise StoppedError("stopped; what was done is saved. The same command goes on from there")
@@ -213,20 +212,35 @@ def _run_all(todo: Sequence[Job], path: Path, options: Options, console: Console
     return failures
 
 
-def _next(waiting: Sequence[Job], working: dict[str, Any], missing: set[str], jobs: int) -> Job | None:
+def _message(messages: Any, working: dict[str, tuple[Job, Any]]) -> Any:
+    """The next message of the children, None after a while without; a child that is dead without a word has ended."""
+    try:
+        return messages.get(timeout=0.5)
+    except queue.Empty:
+        dead = [name for name, (_, process) in working.items() if not process.is_alive()]
+    try:
+        return messages.get(timeout=0.1)
+    except queue.Empty:
+        return _Ended(dead[0], f"{dead[0]}: its process died: run again", is_stopped=True) if dead else None
+
+
+def _next(waiting: Sequence[Job], working: dict[str, tuple[Job, Any]], missing: set[str], jobs: int) -> Job | None:
     """The next job that may start: its models are there, and nothing runs beside one that times."""
-    if len(working) >= jobs or any(name.startswith("latency-seed") for name in working):
+    if len(working) >= jobs or any(isinstance(job.run, TIMED) for job, _ in working.values()):
         return None
     for job in waiting:
-        if not job.needs & missing and not (isinstance(job.run, Latency) and working):
+        if not job.needs & missing and not (isinstance(job.run, TIMED) and working):
             return job
     return None
 
 
 def _run_here(todo: Sequence[Job], path: Path, options: Options, console: Console) -> list[LazyneuronError]:
-    """Under torchrun: all processes share each training, one after the other; the first alone does the rest."""
+    """Under torchrun: all processes share each training, one after the other; then the first alone does the rest.
+
+    The first failure ends all of it: the other processes could not know of it.
+    """
     with Display(console) as display:
-        for job in todo:
+        for job in sorted(todo, key=lambda job: not isinstance(job.run, Training)):
             if is_first_process() or isinstance(job.run, Training):
                 report = display.update if is_first_process() else lambda progress: None
                 execute(job.run, path / job.name, job.seed, options, report)
@@ -265,15 +279,17 @@ def _work(job: Job, path: Path, options: Options, messages: Any) -> None:
         execute(job.run, path, job.seed, options, report)
         ended = _Ended(name)
     except LazyneuronError as error:
-        stopped = isinstance(error, StoppedError)
-        ended = _Ended(name, "" if stopped else str(error), isinstance(error, UsageError), traceback.format_exc())
+        text = f"{name} was stopped from outside: run again to go on" if isinstance(error, StoppedError) else str(error)
+        ended = _Ended(
+            name, text, isinstance(error, StoppedError), isinstance(error, UsageError), traceback.format_exc()
+        )
     except OSError as error:
         text = f"{name}: {error.strerror or error} ({error.filename or path}): mend that, then run again to go on"
-        ended = _Ended(name, text, False, traceback.format_exc())
+        ended = _Ended(name, text, trace=traceback.format_exc())
     except Exception as error:
         first = str(error).partition("\n")[0]
         text = f"{name} failed: {type(error).__name__}: {first} (--debug shows where)"
-        ended = _Ended(name, text, False, traceback.format_exc())
+        ended = _Ended(name, text, trace=traceback.format_exc())
     messages.put(ended)
 
 
@@ -287,7 +303,8 @@ def execute(run: Run, path: Path, seed: int, options: Options, report: Callable[
 
     cache = cache_folder()
     if run.num_threads is None:
-        torch.set_num_threads(options.threads_per_run)
+        alone = os.cpu_count() or 1
+        torch.set_num_threads(alone if isinstance(run, Latency) else options.threads_per_run)
     if isinstance(run, Theory):
         check_theory(run, RunFolder(path, run_config(run, seed)), cache, seed=seed, report=report)
     elif isinstance(run, Training):
@@ -297,4 +314,4 @@ def execute(run: Run, path: Path, seed: int, options: Options, report: Callable[
     else:
         from lazyneuron.reproduce.studies import study
 
-        study(run, RunFolder(path, run_config(run, seed)), cache, seed=seed, report=report)
+        study(run, RunFolder(path, run_config(run, seed)), cache, seed=seed, device=options.device, report=report)

@@ -198,6 +198,8 @@ class Latency:
 
 Study = Firing | Robustness | Statistical | Skipping
 Run = Training | Theory | Study | Latency
+TIMED = (Latency, Statistical)
+"""Runs that time something: they run last, and alone."""
 
 
 def needs(run: Run) -> tuple[Training, ...]:

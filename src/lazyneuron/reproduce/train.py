@@ -48,7 +48,8 @@ class _Trainer:
         rate = run.learning_rate * min(1.0, (step + 1) / max(1, run.warmup_steps))
         return rate * (1 - step / run.num_steps) if run.schedule == "linear" else rate
 
-    def update(self, step: int, batch: dict[str, Tensor]) -> None:
+    def update(self, step: int, batch: dict[str, Tensor], stop: bool) -> bool:
+        """One step; whether to stop after it, which all ranks hear together if any of them was told."""
         run = self.run
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(step)
@@ -62,7 +63,8 @@ class _Trainer:
         self.accelerator.backward(total)
         if run.clip_norm is not None:
             self.accelerator.clip_grad_norm_(self.model.parameters(), run.clip_norm)
-        mean_loss = float(cast(Tensor, self.accelerator.reduce(loss.detach(), "mean")))
+        told = torch.stack([loss.detach(), loss.new_tensor(float(stop))])
+        mean_loss, stopping = cast(Tensor, self.accelerator.reduce(told, "mean")).tolist()
         if not math.isfinite(mean_loss):
             self._stop(step, f"the loss became {mean_loss}")
         self.optimizer.step()
@@ -73,6 +75,7 @@ class _Trainer:
             self.loss_sum = 0.0
             self.write([Record(what="loss", value=mean, unit="nats", split="train", step=step + 1, **self._parent)])
             self.report(Progress(run.name, step + 1, run.num_steps, mean, self.density))
+        return stopping > 0
 
     def _share(self, num_rows: int) -> float:
         """What makes the mean over ranks of their mean losses the mean over the whole batch."""
@@ -219,15 +222,18 @@ def train(
     probes = set(probe_steps(run.num_steps, run.num_probes))
     loader = training_batches(batches, start, run.num_steps, accelerator.process_index, accelerator.num_processes)
     with stop_signals() as stop:
+        stopping = False
         for step, batch in enumerate(loader, start):
-            if stop or (step % run.checkpoint_every == 0 and step > start):
+            stopping = stopping or (bool(stop) and accelerator.num_processes == 1)
+            if stopping or (step % run.checkpoint_every == 0 and step > start):
                 trainer.save(step)
-            if stop:
+            if stopping:
                 trainer.log(f"step {step}: stopped after {time.monotonic() - began:.1f} s")
                 raise StoppedError(f"{run.name} stopped at step {step} of {run.num_steps}")
             if step in probes:
                 trainer.measure(step)
-            trainer.update(step, {k: v.to(accelerator.device) for k, v in batch.items()})
+            batch = {name: value.to(accelerator.device) for name, value in batch.items()}
+            stopping = trainer.update(step, batch, bool(stop))
         trainer.save(run.num_steps)
         trainer.measure(run.num_steps)
         trainer.measure_end()

@@ -28,18 +28,20 @@ def of_active(*numbers):
 @pytest.mark.parametrize(
     ("claim", "values", "expected"),
     [
-        (claims.larger_sparser("b", "a"), of_density((0.1, 0.2), (0.15, 0.3)), "holds"),
-        (claims.larger_sparser("b", "a"), of_density((0.3, 0.2), (0.4, 0.3)), "does not hold"),
+        (claims.larger_sparser("b", "a"), of_density((0.1, 0.2), (0.1, 0.21)), "holds"),
+        (claims.larger_sparser("b", "a"), of_density((0.3, 0.2), (0.3, 0.21)), "does not hold"),
         (claims.larger_sparser("b", "a"), of_density((0.3, 0.2), (0.2, 0.3)), "cannot tell"),
-        (claims.deeper_sparser("b", "a"), of_density((0.1, 0.2), (0.15, 0.3)), "holds"),
-        (claims.wider_lower_fraction("b", "a"), of_density((0.1, 0.2), (0.15, 0.3)), "holds"),
-        (claims.wider_higher_count("b", "a"), of_active((40, 20), (50, 30)), "holds"),
-        (claims.wider_higher_count("b", "a"), of_active((10, 20), (20, 30)), "does not hold"),
-        (claims.scale_of_data("b", "a", on=""), of_density((0.2, 0.21), (0.2, 0.19)), "holds"),
+        (claims.larger_sparser("b", "a"), of_density((0.1, 0.2), (0.28, 0.3)), "cannot tell"),
+        (claims.deeper_sparser("b", "a"), of_density((0.1, 0.2), (0.1, 0.21)), "holds"),
+        (claims.wider_lower_fraction("b", "a"), of_density((0.1, 0.2), (0.1, 0.21)), "holds"),
+        (claims.wider_higher_count("b", "a"), of_active((40, 20), (41, 20)), "holds"),
+        (claims.wider_higher_count("b", "a"), of_active((10, 20), (10, 21)), "does not hold"),
+        (claims.scale_of_data("b", "a", on=""), of_density((0.2, 0.205), (0.2, 0.2)), "holds"),
+        (claims.scale_of_data("b", "a", on=""), of_density((0.2, 0.25), (0.2, 0.15)), "cannot tell"),
         (claims.scale_of_data("b", "a", on=""), of_density((0.2, 0.1), (0.2, 0.1)), "does not hold"),
-        (claims.relu_costs_little("a", "b"), of_tested("accuracy", (0.80, 0.801), (0.79, 0.793)), "holds"),
-        (claims.relu_costs_little("a", "b"), of_tested("accuracy", (0.80, 0.81), (0.79, 0.81)), "does not hold"),
-        (claims.topk_enough("a", "b", ""), of_tested("accuracy", (0.80, 0.801), (0.79, 0.793)), "holds"),
+        (claims.relu_costs_little("a", "b"), of_tested("accuracy", (0.80, 0.80), (0.79, 0.7901)), "holds"),
+        (claims.relu_costs_little("a", "b"), of_tested("accuracy", (0.80, 0.82), (0.79, 0.81)), "does not hold"),
+        (claims.topk_enough("a", "b", ""), of_tested("accuracy", (0.80, 0.80), (0.79, 0.7901)), "holds"),
         (claims.topk_enough("a", "b", ""), of_tested("accuracy", (0.80, 0.801), (0.79, 0.80)), "cannot tell"),
         (claims.smaller_k_costs_more("a", "b"), of_tested("loss", (0.9, 0.8), (0.8, 0.7)), "holds"),
         (claims.smaller_k_costs_more("a", "b"), of_tested("loss", (0.7, 0.8), (0.7, 0.8)), "does not hold"),
@@ -61,3 +63,8 @@ def test_all_kept_is_dense_only_if_every_number_is_the_same():
     assert verdict(claim, {"a": same, "b": same}).verdict == "holds"
     other = run(HALF, [0.2, 0.2, 0.2000001])
     assert verdict(claim, {"a": same, "b": same}, {"a": same, "b": other}).verdict == "does not hold"
+
+
+def test_a_ratio_to_zero_is_infinite_and_fails():
+    found = verdict(claims.larger_sparser("b", "a"), *pairs("a", "b", *of_density((0.1, 0.0), (0.1, 0.2))))
+    assert (found.verdict, found.value, found.low) == ("does not hold", None, None)

@@ -15,8 +15,8 @@ def emerges(name, **options):
 @pytest.mark.parametrize(
     ("claim", "records", "expected", "value"),
     [
-        (claims.half_active_at_start, density(0, HALF), "holds", 0.49),
-        (claims.half_active_at_start, density(0, [0.5, 0.3]), "does not hold", 0.3),
+        (claims.half_active_at_start, density(0, HALF), "holds", 0.01),
+        (claims.half_active_at_start, density(0, [0.5, 0.3]), "does not hold", 0.2),
         (claims.every_layer_sparser, run(HALF, [0.2, 0.1, 0.1, 0.25]), "holds", 0.5),
         (claims.every_layer_sparser, run(HALF, [0.45, 0.1, 0.1, 0.1]), "does not hold", 0.9),
         (claims.few_percent_active, run(HALF, [0.12, 0.08, 0.08, 0.1]), "holds", 0.095),
@@ -74,3 +74,8 @@ def test_sites_can_be_chosen_by_name():
     records = density(0, [0.5, 0.5]) + density(100, [0.45, 0.1])
     assert verdict(emerges("mixer", sites="1"), {"mixer": records}).value == pytest.approx(0.2)
     assert claims.middle_density(run(HALF, [0.9, 0.1, 0.3, 0.9])) == pytest.approx(0.2)
+
+
+def test_starts_on_both_sides_of_half_do_not_average_out():
+    seeds = [{"vit": density(0, [value])} for value in (0.4, 0.6, 0.4, 0.6)]
+    assert verdict(claims.half_active_at_start("vit"), *seeds).verdict == "does not hold"

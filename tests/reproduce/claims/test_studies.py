@@ -3,11 +3,12 @@
 import pytest
 
 from lazyneuron.reproduce.claims import studies as claims
+from lazyneuron.reproduce.claims import timing
 from tests.reproduce.claims.records import at_the_end, case, verdict
 
-LARGER = claims.larger_gains_more("s", "small", "base", 128)
-SMALLER_K = claims.smaller_k_gains_more("s", "base", 32, 512)
-REAL_MAPS = claims.statistical_on_real_maps("s", "t5")
+LARGER = timing.larger_gains_more("s", "small", "base", 128)
+SMALLER_K = timing.smaller_k_gains_more("s", "base", 32, 512)
+REAL_MAPS = timing.statistical_on_real_maps("s", "t5")
 FIRST = {"stack": "encoder", "layer": 0, "num_tokens": 400_000}
 SECOND = {"stack": "encoder", "layer": 1, "num_tokens": 400_000}
 
@@ -42,19 +43,17 @@ JUDGED = [
     (claims.skipping_changes_nothing("s"), cases("skip_error", "t5", (0, 0.9), (0, 1.1)), "holds", 1.1),
     (claims.skipping_changes_nothing("s"), cases("skip_error", "t5", (0, 0.9), (0, 40)), "does not hold", 40),
     (claims.flops_are_density("s"), GOOD_FLOPS, "holds", 0),
-    (claims.flops_are_density("s"), BAD_FLOPS, "does not hold", 0.2),
-    (claims.decoding_gains("s", "base", 128), speeds(base={128: 1.3}), "holds", 1.3),
-    (claims.decoding_gains("s", "base", 128), speeds(base={128: 0.9}), "does not hold", 0.9),
-    (LARGER, speeds(small={128: 1.2}, base={128: 1.8}), "holds", 1.5),
-    (LARGER, speeds(small={128: 2}, base={128: 1}), "does not hold", 0.5),
-    (SMALLER_K, speeds(base={32: 1.8, 512: 1.2}), "holds", 1.5),
+    (claims.flops_are_density("s"), BAD_FLOPS, "does not hold", 0.05),
+    (timing.decoding_gains("s", "base", 128), speeds(base={128: 1.3}), "holds", 1.3),
+    (timing.decoding_gains("s", "base", 128), speeds(base={128: 0.9}), "does not hold", 0.9),
     (SMALLER_K, speeds(base={32: 1.8}), "cannot tell", None),
-    (claims.keeps_about_k("s"), cases("kept_ratio", "gaussian", (0.1, 1.01), (0.2, 0.97)), "holds", 0.03),
-    (claims.keeps_about_k("s"), cases("kept_ratio", "gaussian", (0.1, 1.2)), "does not hold", 0.2),
-    (claims.statistical_is_linear("s"), cases("statistical_ms", "", (1e3, 2e3), (1e4, 2e4)), "holds", 1.0),
-    (claims.statistical_is_linear("s"), cases("statistical_ms", "", (1e3, 1e6), (1e4, 1e8)), "does not hold", 2.0),
-    (claims.statistical_is_linear("s"), cases("statistical_ms", "", (1e3, 2e3)), "cannot tell", None),
-    (REAL_MAPS, cases("kept_ratio", "t5", (0.1, 0.5), (0.2, 1.5)), "holds", 1.0),
+    (timing.keeps_about_k("s"), cases("kept_ratio", "gaussian", (0.1, 1.01), (0.2, 0.97)), "holds", 0.03),
+    (timing.keeps_about_k("s"), cases("kept_ratio", "gaussian", (0.1, 1.2)), "does not hold", 0.2),
+    (timing.statistical_is_linear("s"), cases("statistical_ms", "", (1e3, 2e3), (1e4, 2e4)), "holds", 1.0),
+    (timing.statistical_is_linear("s"), cases("statistical_ms", "", (1e3, 1e6), (1e4, 1e8)), "does not hold", 2.0),
+    (timing.statistical_is_linear("s"), cases("statistical_ms", "", (1e3, 2e3)), "cannot tell", None),
+    (REAL_MAPS, cases("kept_ratio", "t5", (0.1, 0.8), (0.2, 1.5)), "holds", 1.5),
+    (REAL_MAPS, cases("kept_ratio", "t5", (0.1, 0.1), (0.2, 1.9)), "does not hold", 0.1),
     (REAL_MAPS, cases("kept_ratio", "t5", (0.1, 0.1)), "does not hold", 0.1),
 ]
 
@@ -69,7 +68,7 @@ def test_a_study_is_judged_by_its_records(claim, records, expected, value):
 @pytest.mark.parametrize(("gain", "expected"), [(0.02, "holds"), (-0.02, "does not hold"), (0.0, "cannot tell")])
 def test_input_noise_compares_means_over_severities(gain, expected):
     claim = claims.topk_input_noise("s", "a", "b", "shot_noise", "")
-    noise = [0.001, -0.001] if not gain else [0.001, 0.002]
+    noise = [0.001, -0.001] if not gain else [0.001, 0.0012]
     found = verdict(claim, *({"s": corrupted(0.5 + gain + n, 0.5)} for n in noise))
     assert found.verdict == expected
     assert found.values == [pytest.approx(gain + n) for n in noise]
@@ -83,6 +82,8 @@ def pair(what, a, b, names=("a", "b")):
 def test_table_1_compares_quality_by_seed():
     assert verdict(claims.topk_natural("a", "b"), *[pair("accuracy", 0.8, 0.801)] * 2).verdict == "holds"
     assert verdict(claims.topk_natural("a", "b"), *[pair("accuracy", 0.8, 0.9)] * 2).verdict == "does not hold"
+    seeds = [pair("accuracy", 0.8 + d, 0.8) for d in (0.004, -0.004, 0.001)]
+    assert verdict(claims.topk_natural("a", "b"), *seeds).verdict == "cannot tell"
     assert verdict(claims.topk_label_noise("a", "b", 40, ""), *[pair("accuracy", 0.8, 0.7)] * 2).verdict == "holds"
     assert verdict(claims.topk_calibration("a", "b"), *[pair("ece", 0.07, 0.08)] * 2).verdict == "holds"
     assert verdict(claims.topk_calibration("a", "b"), *[pair("ece", 0.09, 0.08)] * 2).verdict == "does not hold"
@@ -97,3 +98,22 @@ def test_the_mean_corruption_error_is_judged_against_1():
     better = {"s": [case("mce", 0.9, "a"), case("mce", 1.0, "b")]}
     assert verdict(claim, better, better).verdict == "holds"
     assert verdict(claim, better).verdict == "cannot tell"
+
+
+@pytest.mark.parametrize(
+    ("claim", "records", "expected"),
+    [
+        (LARGER, speeds(small={128: 1.2}, base={128: 1.8}), "holds"),
+        (LARGER, speeds(small={128: 2}, base={128: 1}), "does not hold"),
+        (SMALLER_K, speeds(base={32: 1.8, 512: 1.2}), "holds"),
+        (SMALLER_K, speeds(base={32: 1.1, 512: 1.2}), "does not hold"),
+    ],
+)
+def test_ratios_of_two_speedups_need_more_than_one_seed(claim, records, expected):
+    assert verdict(claim, {"s": records}).verdict == "cannot tell"
+    assert verdict(claim, {"s": records}, {"s": records}).verdict == expected
+
+
+def test_a_layer_without_an_active_neuron_is_no_division_by_zero():
+    records = [case("skip_flops_share", 0, "t5"), case("density", 0, "t5")]
+    assert verdict(claims.flops_are_density("s"), {"s": records}).verdict == "holds"

@@ -3,7 +3,7 @@
 import pytest
 
 from lazyneuron.reproduce.claims.theorem import theorem
-from lazyneuron.reproduce.theory import bonferroni_z
+from lazyneuron.reproduce.theory import CONTROLS, bonferroni_z
 from tests.reproduce.claims.records import case, verdict
 
 CLAIMS = {claim.name: claim for claim in theorem("t")}
@@ -34,9 +34,23 @@ def test_the_closed_form_may_differ_by_noise_alone(seen, expected):
     assert (found.verdict, found.value) == (expected, pytest.approx((seen - 1) / 0.05))
 
 
-@pytest.mark.parametrize(("value", "expected"), [(-0.5, "holds"), (0.0, "holds"), (0.5, "does not hold")])
-def test_controls_must_lose_the_sign(value, expected):
-    records = [case("gradient_control", -1.0, "a", 0.1), case("gradient_control", value, "b", 0.1 if value else 0.0)]
+NEGATIVE = [case.name for case, sign in CONTROLS.items() if sign]
+ZERO = next(case.name for case, sign in CONTROLS.items() if not sign)
+
+
+@pytest.mark.parametrize(
+    ("value", "zero", "expected"),
+    [
+        (-0.5, 0.0, "holds"),
+        (-0.01, 0.0, "cannot tell"),
+        (0.0, 0.0, "cannot tell"),
+        (0.5, 0.0, "does not hold"),
+        (-0.5, 1e-9, "does not hold"),
+    ],
+)
+def test_controls_must_show_the_sign_that_they_provably_have(value, zero, expected):
+    records = [case("gradient_control", zero, ZERO, 0.0)]
+    records += [case("gradient_control", -1.0 if name != NEGATIVE[1] else value, name, 0.1) for name in NEGATIVE]
     assert judged("theorem-controls", records).verdict == expected
 
 

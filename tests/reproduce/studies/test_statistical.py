@@ -16,7 +16,7 @@ def test_gaussian_input_keeps_about_k_and_real_maps_are_measured(trained, studie
     for what in ("statistical_ms", "topk_ms"):
         assert [r.x for r in records if r.what == what] == [512, 2048]
         assert all(r.value > 0 for r in records if r.what == what)
-    for what in ("kept_ratio", "kept_deviation", "map_error"):
+    for what in ("kept_ratio", "kept_deviation", "kept_overlap"):
         found = [r for r in records if r.what == what and r.case in runs]
         assert len(found) == (2 + 2) * 2
         assert all(r.value >= 0 for r in found)

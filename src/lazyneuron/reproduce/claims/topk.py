@@ -40,7 +40,7 @@ def sparse_from_start(run: str) -> Claim:
 
     return Claim(
         name="topk-sparse-from-start",
-        text="Top-k is sparse from the first step; sparsity by itself comes late, and on average only.",
+        text="Top-k is sparse from the first step on, where the model by itself is not.",
         where="Section 4",
         metric="natural density at the start over kept density at the start, least of the layers",
         expected="above 1",

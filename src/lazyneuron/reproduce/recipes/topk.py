@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from lazyneuron.enforce.selection import StatisticalTopK, TopK
 from lazyneuron.measure.corruption import CORRUPTIONS
-from lazyneuron.reproduce.claims import comparison, studies, topk
+from lazyneuron.reproduce.claims import comparison, studies, timing, topk
 from lazyneuron.reproduce.recipe import Recipe, Scale
 from lazyneuron.reproduce.recipes.base import t5, varied, vit
 from lazyneuron.reproduce.runs import Latency, Robustness, Skipping, Statistical, Training
@@ -29,7 +29,7 @@ def with_topk(run: Training, density: float) -> Training:
 def topk_accuracy(scale: Scale) -> Recipe:
     """Section 4. Reported: k = 128 (T5) and 256 (ViT) of 3,072 do as well as dense, within about 0.3 %.
 
-    Costs four trainings each of T5 and ViT, and two short ones that check k = d_ff.
+    Costs four trainings each of T5 and ViT, and four short ones that check k = d_ff.
     """
     densities = DENSITIES.get(scale, _DENSITIES)
     families = [(run, [with_topk(run, density) for density in densities]) for run in (t5(scale), vit(scale))]
@@ -70,20 +70,20 @@ def latency(scale: Scale) -> Recipe:
     sizes = {"smoke": ("small",), "quick": ("small", "base")}.get(scale, ("small", "base", "large"))
     budgets = {"smoke": (32, 512)}.get(scale, (32, 128, 512, 2048))
     tokens, repeats = {"smoke": (4, 1), "quick": (16, 2)}.get(scale, (32, 3))
-    timing = Latency(name="latency", sizes=sizes, budgets=budgets, num_tokens=tokens, repeats=repeats)
+    decoding = Latency(name="latency", sizes=sizes, budgets=budgets, num_tokens=tokens, repeats=repeats)
     skipping = Skipping(name="skipping", of=(t5(scale), vit(scale)), num_batches=4)
     return Recipe(
         name="latency",
         title="Unbatched decoding gains",
         figure="Section 4, wall time per token",
         expected="larger models gain more; T5-11B about 10 % less time a token for k <= 128 (TPUv4, approximate top-k)",
-        runs=(timing, skipping),
+        runs=(decoding, skipping),
         claims=(
             studies.skipping_changes_nothing("skipping"),
             studies.flops_are_density("skipping"),
-            *(studies.decoding_gains("latency", size, budgets[1 if len(budgets) > 2 else 0]) for size in sizes),
-            *(studies.larger_gains_more("latency", sizes[0], size, budgets[0]) for size in sizes[1:][-1:]),
-            studies.smaller_k_gains_more("latency", sizes[-1], budgets[0], budgets[-1]),
+            *(timing.decoding_gains("latency", size, budgets[1 if len(budgets) > 2 else 0]) for size in sizes),
+            *(timing.larger_gains_more("latency", sizes[0], size, budgets[0]) for size in sizes[1:][-1:]),
+            timing.smaller_k_gains_more("latency", sizes[-1], budgets[0], budgets[-1]),
         ),
         setting="",
     )
@@ -176,9 +176,9 @@ def statistical_topk(scale: Scale) -> Recipe:
         expected="about k of Gaussian input, in O(d) (Spark Transformer, 8 % of the neurons)",
         runs=(statistical, exact, run, study),
         claims=(
-            studies.keeps_about_k("statistical"),
-            studies.statistical_is_linear("statistical"),
-            *(studies.statistical_on_real_maps("statistical", name) for name in ("vit", "t5")),
+            timing.keeps_about_k("statistical"),
+            timing.statistical_is_linear("statistical"),
+            *(timing.statistical_on_real_maps("statistical", name) for name in ("vit", "t5")),
             replace(
                 comparison.topk_enough(statistical.name, exact.name, ""),
                 name="statistical-is-enough",

@@ -10,7 +10,6 @@ from lazyneuron.measure.records import probe_records
 from lazyneuron.record import Record
 from lazyneuron.reproduce.runs import Firing
 from lazyneuron.reproduce.studies.trained import Trained
-from lazyneuron.reproduce.task import forward
 from lazyneuron.sites import numbered
 
 RATES = (0.001, 0.01, 0.1, 0.5)
@@ -31,7 +30,7 @@ def firing(run: Firing, models: list[Trained], place: dict[str, Any]) -> Iterato
                 if (part := seen * _PARTS // run.num_tokens) > told:
                     told = part
                     yield part, _PARTS, []
-                forward(trained.model, trained.batches.train(step))
+                trained.run_batch(trained.batches.train(step))
                 step += 1
         found = list(probe_records(probe, recipe=run.name, seed=place["seed"], source=place["source"]))
         for stack, layer, site in numbered(trained.sites):

@@ -10,7 +10,7 @@ from lazyneuron.enforce.enforce import enforce, release
 from lazyneuron.enforce.selection import TopK
 from lazyneuron.exploit.decode import decode
 from lazyneuron.exploit.exploit import exploit, unexploit
-from lazyneuron.models import t5
+from lazyneuron.models import T5_SIZES, t5
 from lazyneuron.record import LazyneuronError, Record
 from lazyneuron.reproduce.runs import Latency
 
@@ -19,44 +19,50 @@ _WARM = 3
 
 
 def latency(run: Latency, seed: int, place: dict[str, Any]) -> Iterator[tuple[int, int, list[Record]]]:
-    """ "latency_ms": median milliseconds of a token after the first, `case` "SIZE WAY" and `x` the k (d_ff if dense).
+    """Of each size, "latency_ms": median milliseconds of a token after the first, `case` "SIZE WAY" and `x` the k.
 
-    Ways are "dense", "top-k" (which masks and saves nothing), "exploited" (the same tokens as "top-k", or it raises)
-    and "dense, last". "speedup" is dense (the faster of first and last) over exploited, `case` the size, `x` the k.
+    Ways are "dense" (`x` is d_ff), "top-k" (which masks and saves nothing), "exploited" (the same tokens as "top-k", or
+    it raises) and "dense, last". Exploited at k = d_ff goes dense on our threads: what threads alone gain. "speedup" is
+    the fastest of it and of dense, first and last, over exploited; `case` the size, `x` the k.
     """
-    num_parts = len(run.sizes) * len(run.budgets)
-    for number, size in enumerate(run.sizes):
+    budgets = {size: _budgets(run, size) for size in run.sizes}
+    done, num_parts = 0, sum(map(len, budgets.values()))
+    for size, ks in budgets.items():
         torch.manual_seed(seed)
         model = t5(size).eval()
         model.config.use_cache = True
-        d_ff, ids = model.config.d_ff, torch.randint(3, 30_000, (1, _PROMPT))
-        inputs = {"input_ids": ids}
-        example = {"input_ids": ids, "decoder_input_ids": ids}
+        ids = torch.randint(3, 30_000, (1, _PROMPT))
+        inputs, example = {"input_ids": ids}, {"input_ids": ids, "decoder_input_ids": ids}
         first = _times(model, inputs, run)[1]
         found, exploited_ms = [], {}
-        for part, budget in enumerate(run.budgets, 1):
-            k = min(budget, d_ff)
+        for k in ks:
             enforce(model, TopK(k=k), example_inputs=example)
             tokens, masked = _times(model, inputs, run)
             exploit(model, example_inputs=example)
-            same, fast = _times(model, inputs, run)
+            same, exploited_ms[k] = _times(model, inputs, run)
             unexploit(model)
             release(model)
             if not torch.equal(tokens, same):
                 raise LazyneuronError(f"latency: exploited T5 {size} with k={k} decodes other tokens: report this")
-            exploited_ms[budget] = fast
-            for way, value in (("top-k", masked), ("exploited", fast)):
-                found.append(_record(size, way, float(budget), value, run, place))
-            yield number * len(run.budgets) + part, num_parts, found
+            for way, value in (("top-k", masked), ("exploited", exploited_ms[k])):
+                found.append(_record(size, way, float(k), value, run, place))
+            if k == ks[-1]:
+                last = _times(model, inputs, run)[1]
+                dense = {"dense": first, "dense, last": last}
+                found += [_record(size, way, float(k), value, run, place) for way, value in dense.items()]
+                baseline = min(first, last, exploited_ms[k])
+                for budget, fast in exploited_ms.items():
+                    here = {"case": size, "x": float(budget), **place}
+                    found.append(Record(what="speedup", value=baseline / fast, unit="times", **here))
+            done += 1
+            yield done, num_parts, found
             found = []
-        last = _times(model, inputs, run)[1]
-        found = [
-            _record(size, way, float(d_ff), ms, run, place) for way, ms in (("dense", first), ("dense, last", last))
-        ]
-        for budget, fast in exploited_ms.items():
-            ratio = min(first, last) / fast
-            found.append(Record(what="speedup", value=ratio, unit="times", case=size, x=float(budget), **place))
-        yield (number + 1) * len(run.budgets), num_parts, found
+
+
+def _budgets(run: Latency, size: str) -> list[int]:
+    """The k asked for that leave some neurons out, and d_ff."""
+    d_ff = T5_SIZES[size].d_ff
+    return [*(k for k in run.budgets if k < d_ff), d_ff]
 
 
 def _times(model: Any, inputs: dict[str, torch.Tensor], run: Latency) -> tuple[torch.Tensor, float]:

@@ -13,7 +13,6 @@ from lazyneuron.measure import watch
 from lazyneuron.record import Record
 from lazyneuron.reproduce.runs import Skipping
 from lazyneuron.reproduce.studies.trained import Trained
-from lazyneuron.reproduce.task import forward
 from lazyneuron.sites import Site, numbered
 
 _TOKENS = 64
@@ -65,7 +64,7 @@ def _maps(trained: Trained, num_batches: int) -> dict[str, Tensor]:
         owner(trained.model, site.down).register_forward_pre_hook(partial(keep, site.name)) for site in trained.sites
     ]
     for number in range(num_batches):
-        forward(trained.model, trained.batches.probe("eval", number))
+        trained.run_batch(trained.batches.probe("eval", number))
     for handle in handles:
         handle.remove()
     return {name: torch.cat(parts) for name, parts in kept.items()}

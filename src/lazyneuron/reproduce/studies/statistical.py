@@ -14,7 +14,6 @@ from lazyneuron.record import Record
 from lazyneuron.reproduce.runs import Statistical
 from lazyneuron.reproduce.studies.skipping import owner
 from lazyneuron.reproduce.studies.trained import Trained
-from lazyneuron.reproduce.task import forward
 from lazyneuron.sites import numbered
 
 _REPEATS = 9
@@ -25,11 +24,12 @@ _BATCHES = 8
 def statistical(
     run: Statistical, models: list[Trained], seed: int, place: dict[str, Any]
 ) -> Iterator[tuple[int, int, list[Record]]]:
-    """ "kept_ratio": neurons kept over those asked for, `x` the density asked for, `case` "gaussian" or the training.
+    """Per width, density and site: "kept_ratio", neurons kept over those asked for.
 
-    "kept_deviation" is the standard deviation of that over tokens; "map_error" the distance from the map of exact top-k
-    on the ReLU of the same pre-activations, relative to that map. "statistical_ms" and "topk_ms" are the medians of
-    calls on `num_rows` rows of the width `x`, in one thread.
+    `x` is the density asked for, `case` "gaussian" or the training. "kept_deviation" is its standard deviation over
+    tokens; "kept_overlap" the neurons that it and exact top-k on the ReLU of the same pre-activations both keep, over
+    those that either keeps. "statistical_ms" and "topk_ms" are the medians of calls on `num_rows` rows of the width
+    `x`, in one thread.
     """
     generator = torch.Generator().manual_seed(seed)
     found = []
@@ -56,14 +56,14 @@ def statistical(
 
 def _records(u_TF: Tensor, density: float, place: dict[str, Any]) -> Iterator[Record]:
     width = u_TF.shape[-1]
-    kept_TF = statistical_topk(u_TF, density).relu()
-    ratio_T = (kept_TF > 0).double().sum(-1) / (density * width)
-    exact_TF = topk(u_TF.relu(), max(1, round(density * width)))
+    kept_TF = statistical_topk(u_TF, density) > 0
+    ratio_T = kept_TF.double().sum(-1) / (density * width)
+    exact_TF = topk(u_TF.relu(), max(1, round(density * width))) > 0
     here = {"x": density, "num_tokens": len(u_TF), **place}
     yield Record(what="kept_ratio", value=ratio_T.mean().item(), unit="of k", **here)
     yield Record(what="kept_deviation", value=ratio_T.std().item(), unit="of k", **here)
-    error = (kept_TF - exact_TF).norm() / exact_TF.norm().clamp_min(1e-30)
-    yield Record(what="map_error", value=error.item(), unit="of the exact map's norm", **here)
+    overlap = (kept_TF & exact_TF).sum() / (kept_TF | exact_TF).sum().clamp_min(1)
+    yield Record(what="kept_overlap", value=overlap.item(), unit="fraction", **here)
 
 
 def _entering(trained: Trained) -> dict[str, Tensor]:
@@ -71,11 +71,11 @@ def _entering(trained: Trained) -> dict[str, Tensor]:
     kept: dict[str, list[Tensor]] = {site.name: [] for site in trained.sites}
 
     def keep(name: str, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-        kept[name].append(output.flatten(0, -2).float())
+        kept[name].append(output.flatten(0, -2).float().cpu())
 
     handles = [owner(trained.model, site.up).register_forward_hook(partial(keep, site.name)) for site in trained.sites]
     for number in range(_BATCHES):
-        forward(trained.model, trained.batches.probe("eval", number))
+        trained.run_batch(trained.batches.probe("eval", number))
     for handle in handles:
         handle.remove()
     return {name: torch.cat(parts) for name, parts in kept.items()}

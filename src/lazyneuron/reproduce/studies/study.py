@@ -27,11 +27,13 @@ def study(
     cache: Path,
     *,
     seed: int,
+    device: str | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> None:
-    """Write the records of a study to `folder`, on the CPU; an unfinished one begins again, a done one is left alone.
+    """Write the records of a study to `folder`; an unfinished one begins again, a done one is left alone.
 
-    The models that it reads are those of the folders beside it; UsageError if one is not there.
+    The models that it reads are those of the folders beside it; UsageError if one is not there. They run on a GPU
+    where there is one, unless `device` is "cpu"; latency and skipping are about the CPU.
     """
     if folder.is_done():
         return
@@ -39,20 +41,24 @@ def study(
         torch.set_num_threads(run.num_threads)
     folder.truncate_records(0)
     began = time.monotonic()
-    source = Source.here(device_name(torch.device("cpu")), torch.get_num_threads())
+    on_gpu = device != "cpu" and torch.cuda.is_available() and not isinstance(run, Latency | Skipping)
+    where = torch.device("cuda" if on_gpu else "cpu")
+    source = Source.here(device_name(where), torch.get_num_threads())
     place: dict[str, Any] = {"recipe": run.name, "seed": seed, "source": source}
     folder.log(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} start")
-    for done, count, records in _parts(run, folder, cache, seed, place):
+    for done, count, records in _parts(run, folder, cache, seed, where, place):
         folder.append(records)
         report(Progress(run.name, done, count))
     folder.log(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} done after {time.monotonic() - began:.1f} s")
     folder.mark_done()
 
 
-def _parts(run: Study | Latency, folder: RunFolder, cache: Path, seed: int, place: dict[str, Any]) -> Parts:
+def _parts(
+    run: Study | Latency, folder: RunFolder, cache: Path, seed: int, device: torch.device, place: dict[str, Any]
+) -> Parts:
     if isinstance(run, Latency):
         return latency(run, seed, place)
-    models: list[Trained] = [load_trained(training, folder.path.parent, seed, cache) for training in run.of]
+    models: list[Trained] = [load_trained(training, folder.path.parent, seed, cache, device) for training in run.of]
     if isinstance(run, Firing):
         return firing(run, models, place)
     if isinstance(run, Robustness):

@@ -3,13 +3,16 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from lazyneuron.enforce.enforce import enforce
 from lazyneuron.record import RunFolder, UsageError
 from lazyneuron.reproduce.runs import Training, folder_name
-from lazyneuron.reproduce.task import Batches, build_model, load_batches
+from lazyneuron.reproduce.task import Batches, build_model, forward, load_batches
 from lazyneuron.sites import Site, find_sites
+
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -21,8 +24,13 @@ class Trained:
     model: nn.Module
     sites: list[Site]
 
+    def run_batch(self, batch: dict[str, Tensor]) -> None:
+        """One forward pass, for what hooks see."""
+        device = next(self.model.parameters()).device
+        forward(self.model, {name: value.to(device) for name, value in batch.items()})
 
-def load_trained(run: Training, parent: Path, seed: int, cache: Path) -> Trained:
+
+def load_trained(run: Training, parent: Path, seed: int, cache: Path, device: torch.device = _CPU) -> Trained:
     """The model of `run` from the newest checkpoint below `parent`; UsageError if the run is not done."""
     path = parent / folder_name(run.name, seed)
     if not (path / "done").exists():
@@ -37,4 +45,4 @@ def load_trained(run: Training, parent: Path, seed: int, cache: Path) -> Trained
     model.load_state_dict(state["model"])
     if run.selection is not None:
         enforce(model, run.selection, sites, example)
-    return Trained(run, batches, model.eval(), sites)
+    return Trained(run, batches, model.eval().to(device), sites)
