@@ -62,7 +62,7 @@ def test_what_is_missing_is_said(tmp_path: Path, make_folder: Callable[..., Path
     lines = [line for line in records.read_text().splitlines(keepends=True) if '"step": 2048' not in line]
     records.write_text("".join(lines))
     found = read(path)
-    assert missing(found["fig1"]) == ["t5, seed 1 is not finished: step 1,024 of 2,048."]
+    assert missing(found["fig1"]) == ["t5 is not finished: seed 1 at step 1,024 of 2,048."]
     assert missing(found["fig2a"])[0] == "Not there yet: vit-long."
     assert "vit lacks seed 1." in missing(found["fig2a"])
 
@@ -73,3 +73,12 @@ def test_runs_that_no_recipe_names_stand_for_themselves(tmp_path: Path, make_fol
     assert list(read(path)) == ["firing", "t5", "vit"]
     alone = read(path / "vit-seed0")
     assert [(e.name, len(e.trained), e.figure) for e in alone.values()] == [("vit", 1, "")]
+
+
+def test_an_experiment_is_begun_by_a_run_of_its_own(tmp_path: Path, make_folder: Callable[..., Path]) -> None:
+    path = make_folder(tmp_path / "small", names=("fig1", "fig2b", "fig4bc", "activation"))
+    shutil.rmtree(path / "t5-long-seed0")
+    for gone in ("t5-ff128", "t5-ff2048", "vit"):
+        shutil.rmtree(path / f"{gone}-seed0")
+    begun = {name: experiment.is_begun for name, experiment in read(path).items()}
+    assert begun == {"fig1": True, "fig2b": False, "fig4bc": False, "activation": True}

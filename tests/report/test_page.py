@@ -185,7 +185,7 @@ def test_a_half_finished_folder_says_what_is_missing(
     with pytest.warns(UserWarning, match="dropped the last line"):
         out = write_report([folder], tmp_path / "report.html")
     page = open_page(out)
-    assert "t5, seed 0 is not finished" in page.inner_text("#experiment-fig1")
+    assert "t5 is not finished: seed 0 at step" in page.inner_text("#experiment-fig1")
     assert "Not there yet: t5-ff128." in page.inner_text("#experiment-fig4bc")
     assert "vit lacks seed 1." in page.inner_text("#experiment-table1")
     assert "latency has no records yet." in page.inner_text("#experiment-latency")

@@ -1,6 +1,7 @@
 """Which charts and tables an experiment has, beside what the paper says of it."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -10,7 +11,7 @@ from lazyneuron.report.paper_side import PAPER, TABLE1, TABLE1_HEAD
 
 CHARTS = {  # seen at once, after a click
     "fig1": (["steps-t5", "steps-t5-long"], ["layers-t5", "curves"]),
-    "fig2a": (["layers-t5", "layers-vit"], ["curves"]),
+    "fig2a": (["layers-t5", "layers-vit"], ["steps-vit", "steps-vit-long", "curves"]),
     "fig2b": (["splits-t5", "splits-vit"], ["curves"]),
     "fig3": (["firing"], []),
     "theorem31": (["cases", "step0"], []),
@@ -77,3 +78,11 @@ def test_two_folders_stand_in_one_section(checked: dict[str, Experiment]) -> Non
     names = [figure.name for part in mixer.parts for figure in part.all_figures]
     assert len(set(names)) == len(names)
     assert names[-1].startswith("mixer-second")
+
+
+def test_experiments_with_no_run_of_their_own_are_named_only(checked: dict[str, Experiment]) -> None:
+    waiting = replace(checked["fig4bc"], is_begun=False)
+    both = {"first": [checked["mixer"], waiting]}
+    assert [section.title for section in sections.sections(both, slugs)] == ["The Mixer too"]  # type: ignore[arg-type]
+    assert sections.not_begun(both) == ["Figure 4b and 4c (Wider)"]
+    assert sections.not_begun(both | {"second": [checked["fig4bc"]]}) == []

@@ -28,7 +28,8 @@ class Member:
 class Experiment:
     """An experiment in one result folder: its runs that have records, in order; `absent` names those that have none.
 
-    `names` are the models of all runs of the folder, in words; `seeds` all of the folder's seeds.
+    `names` are the models of all runs of the folder, in words; `seeds` all of the folder's seeds. It is begun where one
+    of the runs that no experiment before it has is there, or it has none of its own.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Experiment:
     names: Mapping[str, str] = field(default_factory=dict)
     seeds: list[int] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)
+    is_begun: bool = True
 
     @property
     def trained(self) -> list[Member]:
@@ -114,8 +116,10 @@ def experiments(
     alone = [{"name": run.name, "title": run.name, "runs": [run.name]} for run in runs if run.name not in named]
     seeds = sorted({seed for run in runs for seed in seeds_of(run)})
     names = {run.name: model_of(run) for run in runs}
-    found = []
+    found, before = [], set[str]()
     for recipe in [*recipes, *alone]:
+        own = set(recipe["runs"]) - before
+        before |= own
         settings = recipe.get("settings") or recipe["runs"]
         pairs = list(zip(settings, recipe["runs"], strict=True))
         experiment = Experiment(
@@ -129,6 +133,7 @@ def experiments(
             names=names,
             seeds=seeds,
             verdicts=[verdict for verdict in verdicts if verdict.recipe == recipe["name"]],
+            is_begun=not own or not own.isdisjoint(by_name),
         )
         found.append(experiment)
     return found
@@ -194,8 +199,11 @@ def missing(experiment: Experiment) -> list[str]:
             continue
         if lacking := [str(seed) for seed in experiment.seeds if seed not in seeds]:
             said.append(f"{run.name} lacks seed{'s' * (len(lacking) > 1)} {', '.join(lacking)}.")
+        cut = []
         for seed in seeds:
             last = max((r.step for r in run.records if r.seed == seed and r.step is not None), default=None)
             if last is not None and isinstance(asked, int) and last < asked:
-                said.append(f"{run.name}, seed {seed} is not finished: step {last:,} of {asked:,}.")
+                cut.append(f"seed {seed} at step {last:,}")
+        if cut:
+            said.append(f"{run.name} is not finished: {', '.join(cut)} of {asked:,}.")
     return said

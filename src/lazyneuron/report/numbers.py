@@ -57,7 +57,7 @@ def by_setting(experiment: Experiment) -> Numbers | None:
     counts = {len({record.seed for record in member.run.records}) for member in members}
     hidden = {"seeds"} if len(counts) == 1 else set()
     if any(member.run.pick("natural_density") for member in members):
-        hidden |= {"sparsest\nlayer (%)", "densest\nlayer (%)", "ECE\n(%)"}
+        hidden |= {"sparsest\nlayer (%)", "densest\nlayer (%)"}
     rows: list[list[tuple[str, Cell]]] = []
     for member in members:
         run, row = member.run, [(experiment.axis, (said_setting(member.setting), member.run.name))]
@@ -98,7 +98,6 @@ def _columns(run: Run) -> list[tuple[str, Iterable[float], float, str]]:
         ("natural,\nend (%)", over_seeds(natural).values(), 100, ".2f"),
         ("accuracy\n(%)", quality(run, "accuracy").values(), 100, ".2f"),
         ("loss\n(nats)", quality(run, "loss").values(), 1, ".4f"),
-        ("ECE\n(%)", quality(run, "ece").values(), 100, ".2f"),
     ]
 
 

@@ -72,6 +72,7 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
     shown["names_of_converted"] = _listed([run.name for run in converted])
     shown["folders_of_models"] = _folders([*models, *converted])
     shown |= {"sections": trained, "experiments": tested, "experiments_of": list(checked), "checks": bool(claimed)}
+    shown["not_begun"] = sections.not_begun(checked)
     shown["scales"] = [scale for scale in dict.fromkeys(scales) if scale and scale != "paper"]
     out.write_text(_html(shown, claimed, [*models, *converted, *others], figures), encoding="utf-8")
     return out

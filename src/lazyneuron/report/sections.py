@@ -18,7 +18,7 @@ from lazyneuron.report import (
     training_charts,
 )
 from lazyneuron.report.charts import Figure, Run
-from lazyneuron.report.experiment import Experiment, missing
+from lazyneuron.report.experiment import Experiment, Member, family, missing
 from lazyneuron.report.numbers import Cell, Numbers
 from lazyneuron.report.paper_side import NOT_NUMBERS, PAPER, PaperSide
 
@@ -64,13 +64,13 @@ class Section:
 def sections(by_label: dict[str, list[Experiment]], slugs: Callable[[Sequence[str]], dict[str, str]]) -> list[Section]:
     """One section per experiment of all folders, in the paper's order; `slugs` makes file names of texts."""
     whole = max(by_label.values(), key=len, default=[])
-    order = dict.fromkeys(e.name for found in [whole, *by_label.values()] for e in found)
+    order = dict.fromkeys(e.name for found in [whole, *by_label.values()] for e in found if e.is_begun)
     names, labels = slugs([*order]), slugs([*by_label])
     found = []
     for name in order:
         parts, shown = [], None
         for label, experiments in by_label.items():
-            experiment = next((e for e in experiments if e.name == name), None)
+            experiment = next((e for e in experiments if e.name == name and e.is_begun), None)
             if experiment is not None:
                 shown = shown or experiment
                 suffix = f"-{labels[label]}" if len(by_label) > 1 else ""
@@ -86,6 +86,13 @@ def sections(by_label: dict[str, list[Experiment]], slugs: Callable[[Sequence[st
         )
         found.append(section)
     return found
+
+
+def not_begun(by_label: dict[str, list[Experiment]]) -> list[str]:
+    """Experiments of which no folder has more than the runs that they share with others: figure and title."""
+    all_of = [e for found in by_label.values() for e in found]
+    begun = {e.name for e in all_of if e.is_begun}
+    return list(dict.fromkeys(f"{e.figure} ({e.title})" for e in all_of if e.name not in begun))
 
 
 def says_no_numbers(section: Section) -> str:
@@ -114,10 +121,7 @@ def _add_trainings(part: Part, e: Experiment, name: str, slugs: Callable[[Sequen
     own = slugs([run.name for run in runs])
     if e.name == "fig1" or not e.figure:
         levels = _FIG1_LEVELS if e.name == "fig1" else []
-        for member in e.trained:
-            run = replace(member.run, name=sweep_charts.said_setting(member.setting))
-            figure_name = f"{name}-steps-{own[member.run.name]}"
-            _add(part.figures, training_charts.density_over_training(run, figure_name, levels=levels))
+        _add(part.figures, *(_over_training(member, name, own, levels) for member in e.trained))
         part.more.extend(layers)
     elif e.name == "fig2b":
         for run in runs:
@@ -132,8 +136,18 @@ def _add_trainings(part: Part, e: Experiment, name: str, slugs: Callable[[Sequen
         part.more.extend(layers)
     else:
         part.figures.extend(layers)
+        if e.name == "fig2a":
+            others = [member for member in e.trained if family(member.run) != "T5"]
+            _add(part.more, *(_over_training(member, name, own) for member in others))
         if e.is_sweep:
             _add(part.more, sweep_charts.density_over_setting(e, name))
+
+
+def _over_training(
+    member: Member, name: str, own: dict[str, str], levels: Sequence[tuple[float, str]] = ()
+) -> Figure | None:
+    run = replace(member.run, name=sweep_charts.said_setting(member.setting))
+    return training_charts.density_over_training(run, f"{name}-steps-{own[member.run.name]}", levels=levels)
 
 
 def _add(figures: list[Figure], *found: Figure | None) -> None:

@@ -127,11 +127,12 @@ def density_by_layer(runs: Sequence[Run], name: str) -> Figure | None:
             points = base.mark_point(size=70, filled=True).encode(shape=shape, tooltip=tooltip)
             title = " · ".join(filter(None, [label if len(runs) > 1 else "", stack]))
             panels.append(layered([_half(), base.mark_line(strokeWidth=1.8), points], title))
+    by_seed = ", a line for each seed" if seed_field(rows) else ""
     return Figure(
         name=name,
         title=f"Figure 2 reproduced on {shown(runs[0])}: density by layer, training and evaluation data",
         caption="Share of active neurons per layer at the last measured step, on the data it was trained on and on "
-        "data it has not seen. The paper's Figure 2b finds that the two lie close together.",
+        f"data it has not seen{by_seed}. The paper's Figure 2b finds that the two lie close together.",
         spec=concat(panels, pick="data"),
     )
 
