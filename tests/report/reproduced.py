@@ -162,7 +162,7 @@ def study_records(kind: str, seed: int) -> Iterator[Record]:
             places = [("gaussian", "", None), *(("vit", "", layer) for layer in range(6))]
             for case, stack, layer in places:
                 here = at | {"case": case, "stack": stack, "layer": layer, "x": x}
-                for what, value in (("kept_ratio", 1.1), ("kept_deviation", 0.05), ("map_error", 0.3)):
+                for what, value in (("kept_ratio", 1.1), ("kept_deviation", 0.05), ("kept_overlap", 0.7)):
                     yield Record(what=what, value=value + 0.01 * seed, **here)
     elif kind == "skipping":
         for run, layer in (("t5", 0), ("t5", 1), ("vit", 0)):
@@ -174,6 +174,7 @@ def study_records(kind: str, seed: int) -> Iterator[Record]:
                 for way, value in (("top-k", 1.1 * dense), ("exploited", dense * (0.7 + k / 1000))):
                     yield Record(what="latency_ms", value=value + seed, case=f"{size} {way}", x=k, **at)
                 yield Record(what="speedup", value=1 / (0.7 + k / 1000), case=size, x=k, **at)
+            yield Record(what="latency_ms", value=dense * 0.9 + seed, case=f"{size} exploited", x=2048.0, **at)
             for way in ("dense", "dense, last"):
                 yield Record(what="latency_ms", value=dense + seed, case=f"{size} {way}", x=2048.0, **at)
 

@@ -17,7 +17,7 @@ def test_time_per_token_has_a_panel_per_size_with_dense_as_a_line(
 ) -> None:
     _, run = (checked["latency"], checked["latency"].studies("latency")[0])
     figure = latency_charts.time_per_token(run, "x")
-    assert [len(rows) for rows in points(figure)] == [4, 4]
+    assert [len(rows) for rows in points(figure)] == [5, 5]
     (dense,) = data(figure)
     assert (dense["way"], dense["value"], dense["low"], dense["high"]) == ("dense", 20.5, 20.0, 21.0)
     assert figure is not None

@@ -65,14 +65,15 @@ def test_studies_have_their_tables(checked: dict[str, Experiment]) -> None:
     table = numbers.mce_table(corruptions, corruptions.studies("robustness")[0])
     assert texts(table, "mCE (% of the first's)") == ["100.00", "96.00"]
     table = numbers.latency_table(latency.studies("latency")[0])
-    assert texts(table, "k") == ["32", "128"] * 2
-    assert texts(table, "dense (ms)") == ["20.5", "20.5", "60.5", "60.5"]
+    assert texts(table, "k") == ["32", "128", "2,048"] * 2
+    assert texts(table, "dense (ms)") == ["20.5"] * 3 + ["60.5"] * 3
     table = numbers.skipping_table(latency, latency.studies("skipping")[0])
     assert texts(table, "largest error, of dense's") == ["1.30", "1.20"]
     assert texts(table, "density (%)") == ["8.00", "3.00"]
     statistical = checked["statistical-topk"]
     table = numbers.statistical_table(statistical, statistical.studies("statistical")[0])
     assert texts(table, "input") == ["Gaussian input", "ViT"] * 2
+    assert texts(table, "overlap with exact top-k") == ["0.705"] * 4
 
 
 def test_no_records_give_no_table(checked: dict[str, Experiment]) -> None:

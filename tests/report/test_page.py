@@ -22,7 +22,7 @@ FIGURES = {  # number of points and of lines
     "theorem31-cases": (2 * (18 + 12), 0),
     "fig4bc-setting": (2 * 3 * 2 * 2, 4),
     "topk-accuracy-difference": (4 + 2, 2),
-    "latency-time": (2 * 4, 4),
+    "latency-time": (2 * 5, 4),
     "latency-speedup": (4, 2),
     "table1-reliability": (2 * 2 * 4, 1 + 4),
     "table1-severity": (3 * 2 * 6, 6),

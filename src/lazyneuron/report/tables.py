@@ -63,7 +63,10 @@ def interval_note(verdicts: Iterable[Verdict]) -> str:
     if counts - {1}:
         said.append("Seen is the mean over seeds, the interval the 95\u00a0% bootstrap interval of that mean.")
     if 3 in counts:
-        said.append("With three seeds it is the range of the three values, and covers the true mean less often.")
+        said.append(
+            "With three seeds it is the range of the three values, and covers the true mean about three quarters of "
+            "the time; a difference of trainings must be told by Student's t as well."
+        )
     if 1 in counts:
         said.append(f"{'Where there is one' if counts - {1} else 'There is one'} seed: no interval.")
     return " ".join(said)
