@@ -86,8 +86,8 @@ def speedups(run: Run, name: str) -> Figure | None:
         name=f"{name}-speedup",
         title="Speed-up over k",
         caption="Time of a token of the dense model over that of the same model under Top-k, exploited: means over "
-        "seeds, bars their range. Dense is the fastest of two timings, before and after, and of ours at k = d_ff. Above "
-        "1 Top-k is faster.",
+        "seeds, bars their range. Dense is the fastest of two timings, before and after, and of ours at k = d_ff. "
+        "Above 1 Top-k is faster.",
         spec=concat([panel], pick="size", legend=sizes),
     )
 
