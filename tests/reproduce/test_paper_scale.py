@@ -51,7 +51,7 @@ def test_every_model_has_the_parameters_it_should(name):
     assert count / 1e6 == pytest.approx(PARAMETERS_IN_MILLIONS[family], abs=0.06)
 
 
-def test_the_papers_batches_and_steps_are_those_of_its_code_bases():
+def test_t5s_steps_and_batch_and_vits_epochs_are_those_of_the_papers_code_bases():
     text, image = t5("paper"), vit("paper")
     assert (text.num_steps, text.batch_size, text.optimizer, text.task.input_length) == (100_000, 256, "adafactor", 512)
     assert (image.num_steps * image.batch_size) / 1_281_167 == pytest.approx(90, abs=0.1)

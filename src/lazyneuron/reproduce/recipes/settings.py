@@ -82,7 +82,10 @@ def fig5c(scale: Scale) -> Recipe:
 
 
 def mixer_run(scale: Scale) -> Training:
-    """MLP-Mixer where ViT is; at paper scale Mixer-B/16 on ImageNet-1k, 300 epochs."""
+    """MLP-Mixer where ViT is; at paper scale Mixer-B/16 on ImageNet-1k, 300 epochs.
+
+    There the original has mixup, RandAugment and stochastic depth, which are not here.
+    """
     run = vit(scale)
     task = replace(image_task(run), model="mixer", size="mixer-b16" if scale == "paper" else "mixer-tiny")
     if scale == "paper":
