@@ -60,10 +60,10 @@ def vit(scale: Scale) -> Training:
     """A ReLU ViT that classifies images, with AdamW.
 
     smoke: seconds. quick: scikit-learn's digits, each turned, scaled, moved and made noisy on a 12 x 12 canvas so that
-    none is seen twice. laptop: Fashion-MNIST. paper: ViT-B/16 on ImageNet-1k, 90 epochs at learning rate 3e-3 and decay
-    0.3 after 10k steps of warm-up, as the code base that the paper used has it; but its batch is 4,096 (1,024 here), its
-    loss a sigmoid one with head bias -10 (softmax here), its dropout 0.1 (0 here), its last learning rate 1e-5 (0 here),
-    and it crops at random (centre and flip here).
+    none is seen twice. laptop: Fashion-MNIST. paper: ViT-B/16 on ImageNet-1k, 90 epochs at learning rate 3e-3 and
+    decay 0.3 after 10k steps of warm-up, as the code base that the paper used has it; but its batch is 4,096 (1,024
+    here), its loss a sigmoid one with head bias -10 (softmax here), its dropout 0.1 (0 here), its last learning rate
+    1e-5 (0 here), and it crops at random (centre and flip here).
     """
     if scale == "smoke":
         return smoke(_QUICK_VIT, num_steps=50)
