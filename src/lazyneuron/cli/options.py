@@ -50,8 +50,8 @@ def with_loading_options(parser: ArgumentParser) -> ArgumentParser:
     return parser
 
 
-def output() -> "Console":
+def output(is_quiet: bool = False) -> "Console":
     """Where results are printed: as wide as the terminal, or wide enough for a table where there is none."""
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH)
+    return Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH, quiet=is_quiet)

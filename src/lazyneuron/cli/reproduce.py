@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from lazyneuron.cli.options import HelpFormatter
+from lazyneuron.cli.options import HelpFormatter, output
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,8 +87,6 @@ def build_parser() -> ArgumentParser:
 
 def run(arguments: Namespace) -> None:
     """Carry out `lazyneuron reproduce` and print what it found."""
-    from rich.console import Console
-
     from lazyneuron.record import UsageError
     from lazyneuron.report import write_report
     from lazyneuron.reproduce.options import Options
@@ -103,7 +101,7 @@ def run(arguments: Namespace) -> None:
     names = ("scale", "device", "text", "images", "steps", "jobs", "shard")
     out = Path(arguments.out) if arguments.out else None
     chosen: dict[str, Any] = {name: arguments[name] for name in names}
-    console = Console(quiet=not is_first_process())
+    console = output(is_quiet=not is_first_process())
     outcome = reproduce(Options(names=recipes, out=out, seeds=tuple(arguments.seeds), **chosen), console)
     if not is_first_process():
         return
@@ -121,7 +119,7 @@ def _print_verdicts(verdicts: "Sequence[Verdict]", console: "Console") -> None:
     colours = {"holds": "green", "does not hold": "red", "cannot tell": "yellow"}
     table = Table(title="The paper's claims, on these runs")
     for column in ("claim", "on", "seen", "95 % interval", "expected", "verdict"):
-        table.add_column(column)
+        table.add_column(column, no_wrap=column == "verdict")
     for v in verdicts:
         seen = "" if v.value is None else f"{v.value:.3g}"
         interval = "" if v.low is None or v.high is None else f"{v.low:.3g} to {v.high:.3g}"
