@@ -48,6 +48,20 @@ def test_a_verdict_keeps_what_each_seed_showed():
     assert (alone.low, alone.high, alone.reason) == (None, None, "seed 0")
 
 
+@pytest.mark.parametrize(
+    ("bounds", "least"),
+    [
+        ({"at_most": 0.5}, 1),
+        ({"at_least": 0.2}, 0),
+        ({"above": 0.2, "below": 0.35}, 0),
+        ({"above": 0.1, "below": 0.3}, 1),
+    ],
+)
+def test_several_seeds_are_explained_by_the_one_that_speaks_least_for_the_claim(bounds, least):
+    claim = replace(AT_MOST_HALF, **({"at_most": math.inf} | bounds))
+    assert judged(claim, 0.1, 0.4, 0.25).reason == f"seed {least}: seed {least}"
+
+
 def test_a_comparison_needs_more_than_one_seed():
     claim = replace(AT_MOST_HALF, compares=True)
     assert judged(claim, 0.1).verdict == "cannot tell"

@@ -6,7 +6,7 @@ import pytest
 
 from lazyneuron.record import RunFolder
 from lazyneuron.reproduce.claims.theorem import theorem
-from lazyneuron.reproduce.recipes.theorem31 import mlp
+from lazyneuron.reproduce.recipes.base import mlp_training
 from lazyneuron.reproduce.runs import Theory, run_config
 from lazyneuron.reproduce.theory import CASES, CONTROLS
 from lazyneuron.reproduce.theory_run import check_theory
@@ -14,7 +14,7 @@ from lazyneuron.reproduce.theory_run import check_theory
 
 @pytest.fixture
 def theory(small_vit, small_t5):
-    network = replace(mlp("smoke"), batch_size=64)
+    network = replace(mlp_training("smoke"), batch_size=64)
     return Theory(num_draws=500, num_initialisations=24, networks=(network, small_vit, small_t5))
 
 

@@ -8,7 +8,8 @@ from lazyneuron.cli.options import HelpFormatter
 
 _REPORT = """\
 Build the HTML page, and each chart as PNG and SVG, from the records of one or several result folders.
-One folder's page goes into it; several are compared on one page."""
+One folder's page goes into it; several are compared on one page. --out PAGE.md writes the page of a folder
+of `lazyneuron reproduce` in Markdown, its charts as SVG, for a repository."""
 
 
 def build_parser() -> ArgumentParser:

@@ -75,13 +75,15 @@ def theme(dark: bool = False) -> dict[str, Any]:
     }
 
 
-def save(figure: Figure, folder: Path) -> None:
-    """Write the figure as `<name>.svg` and `<name>.png` (two pixels a point), titled, on white."""
+def save(figure: Figure, folder: Path, formats: Sequence[str] = ("svg", "png")) -> None:
+    """Write the figure as `<name>.svg` and `<name>.png` (two pixels a point), or one of them, titled, on white."""
     title = {"text": figure.title, "fontSize": 16, "fontWeight": 600, "offset": 14, "anchor": "start"}
     spec = figure.spec | {"title": title, "padding": 16}
     svg = vl_convert.vegalite_to_svg(spec, vl_version=VEGALITE_VERSION, config=theme())
-    (folder / f"{figure.name}.svg").write_text(svg, encoding="utf-8")
-    (folder / f"{figure.name}.png").write_bytes(vl_convert.svg_to_png(svg, scale=2))
+    if "svg" in formats:
+        (folder / f"{figure.name}.svg").write_text(svg, encoding="utf-8")
+    if "png" in formats:
+        (folder / f"{figure.name}.png").write_bytes(vl_convert.svg_to_png(svg, scale=2))
 
 
 def rounded(value: float | None, digits: int = 5) -> float | None:

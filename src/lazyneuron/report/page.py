@@ -28,6 +28,8 @@ from lazyneuron.report.charts import Figure, Run
 from lazyneuron.report.enforce_charts import is_enforced
 from lazyneuron.report.experiment import Experiment, experiments, is_checked, runs_of
 from lazyneuron.report.layers import is_dense, is_measured, layers_of
+from lazyneuron.report.markdown import write_markdown
+from lazyneuron.report.slugs import slugs
 
 HERE = Path(__file__).parent
 
@@ -35,10 +37,15 @@ HERE = Path(__file__).parent
 def write_report(folders: Sequence[Path], out: Path) -> Path:
     """Write the page for these result folders to `out` and its charts to `charts/` beside it; return `out`.
 
-    Reads records, verdicts and configs only. Several folders are compared, each under its name.
+    Reads records, verdicts and configs only. Several folders are compared, each under its name. Where `out` ends in
+    ".md" the page is in Markdown, of one folder of `lazyneuron reproduce`.
     """
     if not folders:
         raise UsageError("no result folder to report on: give at least one")
+    if out.suffix == ".md":
+        if len(folders) > 1:
+            raise UsageError("a page in Markdown is of one result folder: give one, or --out PAGE.html")
+        return write_markdown(folders[0], out)
     runs, verdicts, commands = [], {}, {}
     checked: dict[str, list[Experiment]] = {}
     scales = []
@@ -58,7 +65,7 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
     claimed |= {label: verdicts[label] for label in checked}
     trained = _training_sections([run for run in others if run.label not in checked])
     measured, sparse = _measured_sections(models), _enforced_sections(converted)
-    tested = sections.sections(checked, _slugs)
+    tested = sections.sections(checked, slugs)
     figures = [figure for section in [*measured, *sparse, *trained] for figure in section["figures"].values()]
     figures += [figure for section in tested for part in section.parts for figure in part.all_figures]
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -91,12 +98,12 @@ def _labels(folders: Sequence[Path]) -> list[str]:
 def _training_sections(runs: list[Run]) -> list[dict[str, Any]]:
     """One section per recipe that trained: its figures by key, its runs with their tables."""
     trained = [run for run in runs if any(run.pick(what) for what in ("density", "loss", "accuracy", "num_active"))]
-    names = _slugs([run.name for run in trained])
+    names = slugs([run.name for run in trained])
     sections = []
     for recipe in dict.fromkeys(run.name for run in trained):
         same, slug = [run for run in trained if run.name == recipe], names[recipe]
         compare = len(same) > 1
-        own = _slugs([run.label for run in same])
+        own = slugs([run.label for run in same])
         found = {"mean": training_charts.mean_density(same, f"fig1-mean-{slug}") if compare else None}
         for run in same:
             name = f"fig1-{slug}-{own[run.label]}" if compare else f"fig1-{slug}"
@@ -144,7 +151,7 @@ def _with_model_names(runs: list[Run]) -> list[Run]:
 
 def _measured_sections(runs: list[Run]) -> list[dict[str, Any]]:
     """One section per measured model, after one that compares them where there are several."""
-    names, sections = _slugs([run.name for run in runs]), []
+    names, sections = slugs([run.name for run in runs]), []
     if len(runs) > 1:
         found = {"depth": measure_charts.compared_by_depth(runs, "compared")}
         sections.append({"slug": "compared", "title": "Models compared", "run": None, "charts": found})
@@ -170,7 +177,7 @@ def _measured_sections(runs: list[Run]) -> list[dict[str, Any]]:
 
 def _enforced_sections(runs: list[Run]) -> list[dict[str, Any]]:
     """One section per converted model, after one that compares them where there are several."""
-    names, sections = _slugs([run.name for run in runs]), []
+    names, sections = slugs([run.name for run in runs]), []
     if len(runs) > 1:
         found = enforce_charts.compared(runs, "compared-quality")
         figures = {"quality": found} if found else {}
@@ -184,17 +191,6 @@ def _enforced_sections(runs: list[Run]) -> list[dict[str, Any]]:
         section |= {"summary": enforce_charts.enforced_summary(run), "origin": enforce_charts.enforced_origin(run)}
         sections.append(section)
     return sections
-
-
-def _slugs(texts: Sequence[str]) -> dict[str, str]:
-    """A different file name part for each text, of letters, digits, dots, dashes and underscores."""
-    slugs: dict[str, str] = {}
-    for text in dict.fromkeys(texts):
-        stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip(".-")[:60] or "run"
-        slugs[text] = next(
-            s for n in range(len(texts) + 1) if (s := stem + f"-{n + 1}" * bool(n)) not in slugs.values()
-        )
-    return slugs
 
 
 def _script_json(value: Any) -> str:

@@ -62,6 +62,7 @@ def interval_note(verdicts: Iterable[Verdict]) -> str:
     said = []
     if counts - {1}:
         said.append("Seen is the mean over seeds, the interval the 95\u00a0% bootstrap interval of that mean.")
+        said.append("Why is said of the seed that speaks least for the claim.")
     if 3 in counts:
         said.append(
             "With three seeds it is the range of the three values, and covers the true mean about three quarters of "

@@ -29,7 +29,8 @@ class Claim:
     each seed decides by itself and the worst counts: for what must never happen. One seed has no interval: its value
     decides, unless the claim `compares` two trainings, whose difference one seed cannot tell from chance. Of few seeds
     a bootstrap interval is too short, so such a difference must be told by Student's t of the paired seeds as well.
-    `expected` are the bounds in words, `reported` what the paper found (arXiv 2210.06313).
+    Several seeds are explained by the one that speaks least for the claim. `expected` are the bounds in words,
+    `reported` what the paper found (arXiv 2210.06313).
     """
 
     name: str
@@ -96,13 +97,18 @@ class Claim:
             if self.compares:
                 return "cannot tell", f"{seen[0].reason}; one seed: a difference of trainings needs more"
             return own[0], seen[0].reason
-        reason = "; ".join(dict.fromkeys(one.reason for one in seen)) if len(seen) <= 3 else seen[0].reason
+        seed, least = max(found.items(), key=lambda item: self._excess(item[1].value))
+        reason = f"seed {seed}: {least.reason}"
         verdict = self._told_by(interval)
         if self.compares and verdict != "cannot tell":
             low, high = student_interval([one.value for one in seen])
             if self._told_by((low, high)) != verdict:
                 return "cannot tell", f"Student's t of {len(seen)} seeds: {low:.3g} to {high:.3g}; {reason}"
         return verdict, reason
+
+    def _excess(self, value: float) -> float:
+        """How far a value is beyond the bound that it is farthest beyond; negative within."""
+        return max(value - min(self.at_most, self.below), max(self.at_least, self.above) - value)
 
     def _told_by(self, interval: tuple[float, float]) -> VerdictName:
         low, high = interval

@@ -77,6 +77,15 @@ def vit(scale: Scale) -> Training:
     return replace(full_size(_QUICK_VIT), task=task, num_steps=112_600, batch_size=1024, **schedule)
 
 
+def mlp_training(scale: Scale) -> Training:
+    """A 2-layer ReLU MLP on the images of `vit` as they are, shrunk to 32 pixels at paper scale."""
+    run = vit(scale)
+    own = image_task(run)
+    how = Augmentation(canvas=32, flip=True) if scale == "paper" else own.augmentation
+    task = ImageTask(model="mlp", size="mlp", images=own.images, augmentation=how, d_ff=512)
+    return replace(run, name="mlp", task=task)
+
+
 def image_task(run: Training) -> ImageTask:
     """The task of a training on images."""
     assert isinstance(run.task, ImageTask)

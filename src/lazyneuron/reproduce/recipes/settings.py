@@ -2,11 +2,10 @@
 
 from dataclasses import replace
 
-from lazyneuron.data.images import Augmentation
 from lazyneuron.reproduce.claims import comparison, density
 from lazyneuron.reproduce.recipe import Recipe, Scale
-from lazyneuron.reproduce.recipes.base import image_task, longer, t5, varied, vit
-from lazyneuron.reproduce.runs import ImageTask, Training
+from lazyneuron.reproduce.recipes.base import image_task, longer, mlp_training, t5, varied, vit
+from lazyneuron.reproduce.runs import Training
 
 RANDOM_LABELS = (0.5, 0.7, 1.0)
 
@@ -81,7 +80,7 @@ def fig5c(scale: Scale) -> Recipe:
     )
 
 
-def mixer_run(scale: Scale) -> Training:
+def mixer_training(scale: Scale) -> Training:
     """MLP-Mixer where ViT is; at paper scale Mixer-B/16 on ImageNet-1k, 300 epochs.
 
     There the original has mixup, RandAugment and stochastic depth, which are not here.
@@ -93,18 +92,9 @@ def mixer_run(scale: Scale) -> Training:
     return replace(run, name="mixer", task=task)
 
 
-def mlp_run(scale: Scale) -> Training:
-    """A 2-layer ReLU MLP on the images as they are, shrunk to 32 pixels at paper scale."""
-    run = vit(scale)
-    own = image_task(run)
-    how = Augmentation(canvas=32, flip=True) if scale == "paper" else own.augmentation
-    task = ImageTask(model="mlp", size="mlp", images=own.images, augmentation=how, d_ff=512)
-    return replace(run, name="mlp", task=task)
-
-
 def mixer(scale: Scale) -> Recipe:
     """Appendix B. Reported: sparsity emerges in the MLP-Mixer too. Costs one training."""
-    run = mixer_run(scale)
+    run = mixer_training(scale)
     return Recipe(
         name="mixer",
         title="Sparsity emerges in the MLP-Mixer",
@@ -127,7 +117,7 @@ def mixer(scale: Scale) -> Recipe:
 
 def mlp(scale: Scale) -> Recipe:
     """Appendix B. Reported: sparsity emerges in a 2-layer MLP too. Costs one short training."""
-    run = mlp_run(scale)
+    run = mlp_training(scale)
     return Recipe(
         name="mlp",
         title="Sparsity emerges in a 2-layer MLP",

@@ -1,18 +1,11 @@
 """Theorem 3.1: at initialisation the expected gradient pushes every active pre-activation down."""
 
-from dataclasses import replace
-
 from lazyneuron.reproduce.claims.theorem import theorem
 from lazyneuron.reproduce.recipe import Recipe, Scale
-from lazyneuron.reproduce.recipes.base import DIGITS, t5, vit
-from lazyneuron.reproduce.runs import ImageTask, Theory, Training
+from lazyneuron.reproduce.recipes.base import mlp_training, t5, vit
+from lazyneuron.reproduce.runs import Theory
 
 _DRAWS = {"smoke": (12_000, 8), "quick": (150_000, 256), "laptop": (1_000_000, 256), "paper": (1_000_000, 256)}
-
-
-def mlp(scale: Scale) -> Training:
-    """A 2-layer ReLU MLP on the digits: the network of which the theorem speaks."""
-    return replace(vit(scale), name="mlp", task=ImageTask(model="mlp", size="mlp", d_ff=512, augmentation=DIGITS))
 
 
 def theorem31(scale: Scale) -> Recipe:
@@ -25,7 +18,7 @@ def theorem31(scale: Scale) -> Recipe:
     theory = Theory(
         num_draws=num_draws,
         num_initialisations=num_initialisations,
-        networks=(mlp(shapes), vit(shapes), t5(shapes)),
+        networks=(mlp_training(shapes), vit(shapes), t5(shapes)),
     )
     return Recipe(
         name="theorem31",
