@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from lazyneuron.record import LazyneuronError, RunFolder, UsageError
+from lazyneuron.record import LazyneuronError, RunFolder, StoppedError, UsageError
+from lazyneuron.reproduce.jobs import Job, jobs_of, next_job
 from lazyneuron.reproduce.options import Options, with_options
 from lazyneuron.reproduce.recipes import RECIPES, find_recipes
-from lazyneuron.reproduce.run import Job, _next, _run_all, _work, cache_folder, execute, jobs_of, judge, reproduce
+from lazyneuron.reproduce.run import _run_all, _work, cache_folder, execute, judge, reproduce
 from lazyneuron.reproduce.runs import Firing
 
 
@@ -78,6 +79,17 @@ def test_only_claims_whose_runs_are_there_are_judged(small_vit, tmp_path):
     assert [recipe["name"] for recipe in parent.recipes()][:2] == ["fig2a", "fig2b"]
 
 
+def test_what_is_done_is_judged_when_the_others_are_stopped(small_vit, tmp_path, monkeypatch):
+    def stopped(*rest):
+        _work(Job(small_vit, 0, ""), tmp_path / "vit-seed0", Options(device="cpu"), queue.Queue())
+        raise StoppedError("stopped")
+
+    monkeypatch.setattr("lazyneuron.reproduce.run._run_all", stopped)
+    with pytest.raises(StoppedError):
+        reproduce(Options(names=("fig2a",), scale="smoke", out=tmp_path, device="cpu"), Console(quiet=True))
+    assert "half-active-at-start" in {verdict.claim for verdict in RunFolder(tmp_path).verdicts()}
+
+
 def test_jobs_are_each_run_once_per_seed_after_what_they_need_and_timing_last():
     jobs = jobs_of(find_recipes(RECIPES, "smoke"), Options(scale="smoke", seeds=(0, 1)))
     names = [job.name for job in jobs]
@@ -93,14 +105,14 @@ def test_jobs_are_each_run_once_per_seed_after_what_they_need_and_timing_last():
 def test_a_job_waits_for_its_models_and_a_timing_for_quiet():
     jobs = {job.name: job for job in jobs_of(find_recipes(["fig3", "latency"], "smoke"), Options(scale="smoke"))}
     training, firing, timing = jobs["t5-seed0"], jobs["firing-seed0"], jobs["latency-seed0"]
-    assert _next([firing, training], {}, {"t5-seed0", "firing-seed0"}, 2) == training
-    at_work = {"t5-seed0": (training, None)}
-    assert _next([firing], at_work, {"t5-seed0", "firing-seed0"}, 2) is None
-    assert _next([firing], {}, {"firing-seed0"}, 2) == firing
-    assert _next([timing], at_work, set(), 2) is None
-    assert _next([timing], {}, set(), 2) == timing
-    assert _next([training], {"latency-seed0": (timing, None)}, set(), 2) is None
-    assert _next([training], {"a": (firing, None), "b": (firing, None)}, set(), 2) is None
+    assert next_job([firing, training], [], {"t5-seed0", "firing-seed0"}, 2) == training
+    at_work = [training]
+    assert next_job([firing], at_work, {"t5-seed0", "firing-seed0"}, 2) is None
+    assert next_job([firing], [], {"firing-seed0"}, 2) == firing
+    assert next_job([timing], at_work, set(), 2) is None
+    assert next_job([timing], [], set(), 2) == timing
+    assert next_job([training], [timing], set(), 2) is None
+    assert next_job([training], [firing, firing], set(), 2) is None
 
 
 def test_a_folder_of_another_run_stops_all(tmp_path):

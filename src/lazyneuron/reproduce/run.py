@@ -6,7 +6,7 @@ import queue
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,12 +15,11 @@ from typing import Any
 from rich.console import Console
 
 from lazyneuron.record import LazyneuronError, RunFolder, StoppedError, UsageError, Verdict
-from lazyneuron.reproduce.estimate import costs, in_words
-from lazyneuron.reproduce.options import Options, with_options
+from lazyneuron.reproduce.jobs import Job, jobs_of, next_job, say_costs
+from lazyneuron.reproduce.options import Options
 from lazyneuron.reproduce.progress import Display, Progress
-from lazyneuron.reproduce.recipe import Recipe
 from lazyneuron.reproduce.recipes import RECIPES, find_recipes
-from lazyneuron.reproduce.runs import TIMED, Latency, Run, Theory, Training, folder_name, needs, run_config
+from lazyneuron.reproduce.runs import Latency, Run, Theory, Training, run_config
 from lazyneuron.stop import stop_signals
 
 _PRELOADED = [
@@ -38,24 +37,6 @@ def cache_folder() -> Path:
 
 
 @dataclass(frozen=True)
-class Job:
-    """One run with one seed, and the recipe that asked for it first."""
-
-    run: Run
-    seed: int
-    recipe: str
-
-    @property
-    def name(self) -> str:
-        return folder_name(self.run.name, self.seed)
-
-    @property
-    def needs(self) -> set[str]:
-        """The jobs whose models it reads."""
-        return {folder_name(training.name, self.seed) for training in needs(self.run)}
-
-
-@dataclass(frozen=True)
 class Outcome:
     """What `reproduce` came to: verdicts on all runs in the folder, and the failures of runs that did not end."""
 
@@ -67,59 +48,26 @@ class Outcome:
 def reproduce(options: Options, console: Console) -> Outcome:
     """Run what is not done yet and judge the claims.
 
-    Raises `UsageError` where another argument or file is needed, and `StoppedError` after Ctrl-C (the same call goes
-    on). A run that fails otherwise leaves the others to their end, and its failure in the outcome.
+    Raises `UsageError` where another argument or file is needed, and `StoppedError` after Ctrl-C: what is
+    done is judged, and the same call goes on. A run that fails otherwise leaves the others to their end, and its
+    failure in the outcome.
     """
     recipes = find_recipes(options.names, options.scale)
     parent = RunFolder(options.folder, options.what())
     jobs = jobs_of(recipes, options)
     todo = [job for job in jobs if not (parent.path / job.name / "done").exists()]
-    _say_costs(recipes, jobs, todo, options, console)
-    if "LOCAL_RANK" in os.environ:
-        failures = _run_here(todo, parent.path, options, console)
-    else:
-        failures = _run_all(todo, parent.path, options, console)
+    say_costs(recipes, jobs, todo, options, console)
+    run_them = _run_here if "LOCAL_RANK" in os.environ else _run_all
+    try:
+        failures = run_them(todo, parent.path, options, console)
+    except StoppedError:
+        if is_first_process():
+            judge(parent)
+        raise
     for failure in failures:
         if isinstance(failure, UsageError):
             raise failure
     return Outcome(parent.path, judge(parent) if is_first_process() else [], failures)
-
-
-def jobs_of(recipes: Iterable[Recipe], options: Options) -> list[Job]:
-    """Each run of the recipes once per seed, after those that it needs; those that time run last, alone."""
-    found: dict[str, Job] = {}
-    for recipe in recipes:
-        for own in recipe.runs:
-            run = with_options(own, options)
-            for part in (*needs(run), run):
-                for seed in options.chosen_seeds:
-                    job = Job(part, seed, recipe.name)
-                    found.setdefault(job.name, job)
-    return sorted(found.values(), key=lambda job: isinstance(job.run, TIMED))
-
-
-def _say_costs(
-    recipes: Sequence[Recipe], jobs: Sequence[Job], todo: Sequence[Job], options: Options, console: Console
-) -> None:
-    """One line per recipe, before anything starts: its runs, those that are done, and how long the others will take."""
-    names = {job.name for job in todo}
-    seconds = costs([job.run for job in todo])
-    total = 0.0
-    for recipe in recipes:
-        own = [job for job in jobs if job.recipe == recipe.name]
-        left = [job for job in own if job.name in names]
-        cost = sum(seconds[job.run.name] for job in left) / options.jobs_at_a_time
-        total += cost
-        done = f", {len(own) - len(left)} done" if len(left) < len(own) else ""
-        rest = f", {in_words(cost)}" if left else ""
-        shared = "" if own else "shares the runs of others"
-        count = f"{len(own)} run{'s' * (len(own) != 1)}{done}{rest}" if own else shared
-        console.print(f"{recipe.name}: {recipe.figure}; {count}", highlight=False, soft_wrap=True)
-    if todo:
-        text = (
-            f"in all {in_words(total)} on this machine, {options.jobs_at_a_time} at a time; results in {options.folder}"
-        )
-        console.print(text, highlight=False, soft_wrap=True)
 
 
 def judge(parent: RunFolder) -> list[Verdict]:
@@ -179,7 +127,9 @@ def _run_all(todo: Sequence[Job], path: Path, options: Options, console: Console
     missing, lost = {job.name for job in todo}, set()
     with stop_signals() as stop, Display(console) as display:
         while working or (waiting and not stop):
-            while not stop and (job := _next(waiting, working, missing, options.jobs_at_a_time)):
+            while not stop and (
+                job := next_job(waiting, [own for own, _ in working.values()], missing, options.jobs_at_a_time)
+            ):
                 waiting.remove(job)
                 arguments = (job, path / job.name, options, messages)
                 process = context.Process(target=_work, args=arguments)
@@ -222,16 +172,6 @@ def _message(messages: Any, working: dict[str, tuple[Job, Any]]) -> Any:
         return messages.get(timeout=0.1)
     except queue.Empty:
         return _Ended(dead[0], f"{dead[0]}: its process died: run again", is_stopped=True) if dead else None
-
-
-def _next(waiting: Sequence[Job], working: dict[str, tuple[Job, Any]], missing: set[str], jobs: int) -> Job | None:
-    """The next job that may start: its models are there, and nothing runs beside one that times."""
-    if len(working) >= jobs or any(isinstance(job.run, TIMED) for job, _ in working.values()):
-        return None
-    for job in waiting:
-        if not job.needs & missing and not (isinstance(job.run, TIMED) and working):
-            return job
-    return None
 
 
 def _run_here(todo: Sequence[Job], path: Path, options: Options, console: Console) -> list[LazyneuronError]:
