@@ -77,7 +77,7 @@ def test_a_wrong_scale_and_a_wrong_option_exit_with_2():
 
 
 def test_a_folder_of_another_run_is_refused_and_left_alone(command, tmp_path):
-    RunFolder(tmp_path, {"scale": "quick", "kind": "reproduce"})
+    RunFolder(tmp_path, {"scale": "quick", "kind": "reproduce"}).log("begun")
     before = (tmp_path / "config.json").read_bytes()
     code, line = one_line(command("reproduce", "--scale", "smoke", "--out", tmp_path))
     assert code == 2

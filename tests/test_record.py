@@ -57,9 +57,21 @@ def test_a_damaged_line_in_the_middle_is_an_error_that_names_it(tmp_path):
 
 def test_another_config_is_refused_and_names_what_differs(tmp_path):
     RunFolder(tmp_path, {"seed": 0, "scale": "quick"})
-    RunFolder(tmp_path, {"seed": 0, "scale": "quick"})
-    with pytest.raises(UsageError, match=r"another config \(seed differ\)"):
-        RunFolder(tmp_path, {"seed": 1, "scale": "quick"})
+    RunFolder(tmp_path, {"seed": 0, "scale": "quick"}).log("begun")
+    with pytest.raises(UsageError, match=r"another config \(seed\)"):
+        RunFolder(tmp_path, {"seed": 1, "scale": "quick", "command": "b"})
+
+
+def test_a_folder_in_which_nothing_was_begun_takes_another_config(tmp_path):
+    RunFolder(tmp_path, {"seed": 0})
+    RunFolder(tmp_path, {"seed": 1})
+    assert RunFolder(tmp_path).config == {"seed": 1}
+
+
+def test_commands_that_go_on_in_a_folder_are_all_kept(tmp_path):
+    for command in ("a", "b", "a"):
+        RunFolder(tmp_path, {"seed": 0, "command": command}).log(command)
+    assert RunFolder(tmp_path).config == {"seed": 0, "command": "a && b"}
 
 
 def test_a_folder_without_a_run_is_a_usage_error(tmp_path):

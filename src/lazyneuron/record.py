@@ -166,7 +166,8 @@ def _replace(path: Path, text: str) -> None:
 class RunFolder:
     """A folder that holds one run: its config, records, verdicts, checkpoints and log.
 
-    Opening it with a `config` creates it, or checks that it was made with that very config (`UsageError` if not).
+    Opening it with a `config` creates it, or checks that it was made with that very config (`UsageError` if not), but
+    for `command`: another one that goes on is added to what is kept. A folder that holds a config and no more is taken.
     Opening it without one reads a run that is there (`UsageError` if none is).
     """
 
@@ -186,12 +187,19 @@ class RunFolder:
         except OSError as error:
             mend = "choose another --out or make room"
             raise UsageError(f"cannot write to {self.path} ({error.strerror}): {mend}") from error
-        if (found := self._read_config(file)) != self.config:
-            keys = sorted(k for k in found.keys() | self.config.keys() if found.get(k) != self.config.get(k))
+        found = self._read_config(file)
+        keys = sorted(k for k in found.keys() | self.config.keys() if found.get(k) != self.config.get(k))
+        if keys == ["command"] and (given := found.get("command")):
+            known = given.split(" && ")
+            self.config["command"] = " && ".join(dict.fromkeys([*known, self.config.get("command") or known[0]]))
+        elif keys and any(path != file for path in self.path.iterdir()):
+            differing = ", ".join(key for key in keys if key != "command")
             raise UsageError(
-                f"{self.path} holds a run with another config ({', '.join(keys)} differ): "
+                f"{self.path} holds a run with another config ({differing}): "
                 "choose another --out, or remove that folder"
             )
+        if self.config != found:
+            _replace(file, json.dumps(self.config, indent=1) + "\n")
 
     @staticmethod
     def _read_config(file: Path) -> dict[str, Any]:

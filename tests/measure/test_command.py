@@ -123,7 +123,7 @@ def test_what_is_done_is_read_and_what_was_stopped_goes_on(own, console, monkeyp
     assert again.records == whole.records
     assert "was measured before" in again.notes[1]
     monkeypatch.setenv("BIAS", "9")
-    with pytest.raises(UsageError, match=r"another config \(fingerprint differ\)"):
+    with pytest.raises(UsageError, match=r"another config \(fingerprint\)"):
         measure(own("build"), console)  # the same name, other weights
     monkeypatch.delenv("BIAS")
     before = signal.getsignal(signal.SIGINT)

@@ -261,7 +261,7 @@ def test_misuse_is_told_in_one_line(tmp_path: Path) -> None:
         model.blocks(_x(0))
     with pytest.raises(UsageError, match="every must be 1 step or more; got 0"):
         Monitor(model, tmp_path, every=0)
-    with pytest.raises(UsageError, match=r"another config \(name differ\)"):
+    with pytest.raises(UsageError, match=r"another config \(name\)"):
         Monitor(model, tmp_path, recipe="other")
 
 

@@ -27,8 +27,8 @@ def test_every_experiment_has_a_heading_that_the_list_on_top_leads_to(page: Path
 
 
 def test_every_chart_that_it_shows_is_beside_it_and_no_other(page: Path) -> None:
-    shown = re.findall(r"!\[[^]]+\]\(charts/([^)]+)\)", page.read_text())
-    assert sorted(shown) == sorted(path.name for path in (page.parent / "charts").iterdir())
+    shown = re.findall(r"!\[[^]]+\]\(results/([^)]+)\)", page.read_text())
+    assert sorted(shown) == sorted(path.name for path in (page.parent / "results").iterdir())
     assert len(shown) > len(EXPERIMENTS)
     assert "Click" not in page.read_text()
 

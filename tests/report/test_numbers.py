@@ -68,7 +68,7 @@ def test_studies_have_their_tables(checked: dict[str, Experiment]) -> None:
     assert texts(table, "k") == ["32", "128", "2,048"] * 2
     assert texts(table, "dense (ms)") == ["20.5"] * 3 + ["60.5"] * 3
     table = numbers.skipping_table(latency, latency.studies("skipping")[0])
-    assert texts(table, "largest error, of dense's") == ["1.30", "1.20"]
+    assert texts(table, "largest error, of the bound") == ["1.300", "1.200"]
     assert texts(table, "density (%)") == ["8.00", "3.00"]
     statistical = checked["statistical-topk"]
     table = numbers.statistical_table(statistical, statistical.studies("statistical")[0])

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from lazyneuron.record import RunFolder, UsageError
+from lazyneuron.record import Record, RunFolder, UsageError
 from lazyneuron.report import write_report
 
 FIGURES = {  # number of points and of lines
@@ -213,6 +213,19 @@ def test_monitored_runs_are_compared_as_before(
     assert names == {"fig1-t5", "fig2-t5", "loss-t5"}
 
 
+def test_a_monitored_run_has_a_page_that_speaks_of_no_claims(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "mine", {"kind": "monitor", "name": "train", "model": "tiny"})
+    place = {"recipe": "train", "seed": 0, "split": "train", "layer": 0, "site": "mlp", "num_tokens": 9}
+    folder.append(
+        Record(what="density", value=0.5 / (1 + step), unit="fraction", step=step, **place) for step in (0, 1)
+    )
+    text = write_report([folder.path], tmp_path / "page.html").read_text()
+    assert "<h1>How many neurons of mine are active while it trains?</h1>" in text
+    assert "Density of each layer while training: train" in text
+    for said in ("checked", "claims of", "no verdicts", "reproduced on", "has not seen"):
+        assert said not in text.partition("<script")[0], said
+
+
 def test_names_that_are_code_are_shown_as_text(
     tmp_path: Path, make_folder: Callable[..., Path], open_page: Callable[..., Any]
 ) -> None:
@@ -287,3 +300,8 @@ def test_what_cannot_be_reported_is_refused(tmp_path: Path, make_folder: Callabl
     with pytest.raises(UsageError, match="twice"):
         write_report([folder, folder], tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
+    with pytest.raises(UsageError, match=r"ends in \.html or \.md"):
+        write_report([folder], tmp_path / "report.txt")
+    advised = RunFolder(tmp_path / "advised", {"name": "advise", "model": "tiny"})
+    with pytest.raises(UsageError, match="it has no page"):
+        write_report([advised.path], tmp_path / "report.html")

@@ -44,14 +44,14 @@ def test_runs_share_the_cores_and_no_two_threads_share_one(monkeypatch):
         (16, 1, (1, 16)),
         (2, 8, (8, 1)),
     ):
-        monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
+        monkeypatch.setattr(os, "sched_getaffinity", lambda process, cores=cores: set(range(cores)))
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
         options = Options(jobs=jobs)
         assert (options.jobs_at_a_time, options.threads_per_run) == expected
 
 
 def test_a_gpu_is_not_shared_and_torchruns_processes_share_the_cores(monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(16)))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert (Options().jobs_at_a_time, Options(device="cpu").jobs_at_a_time) == (1, 3)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
@@ -59,11 +59,21 @@ def test_a_gpu_is_not_shared_and_torchruns_processes_share_the_cores(monkeypatch
 
 
 def test_what_changes_a_result_is_in_the_config_and_the_rest_is_not():
-    plain = Options().what()
-    assert Options(jobs=1, out=Path("x"), names=("fig1",), seeds=(1, 2)).what() == plain
+    def settings(options):
+        return {key: value for key, value in options.what().items() if key != "command"}
+
+    plain = settings(Options())
+    assert settings(Options(jobs=1, out=Path("x"), names=("fig1",), seeds=(1, 2))) == plain
     for changed in (Options(scale="smoke"), Options(text="a"), Options(images="b"), Options(steps=5)):
-        assert changed.what() != plain
-    assert Options(text="my text").what()["command"] == "lazyneuron reproduce --scale quick --text 'my text'"
+        assert settings(changed) != plain
+    command = Options(names=("fig1", "fig3"), seeds=(1, 2), text="my text").what()["command"]
+    assert command == "lazyneuron reproduce fig1 fig3 --scale quick --seeds 1 2 --text 'my text'"
+
+
+def test_a_gpu_that_is_not_there_is_refused_before_anything_is_written(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UsageError, match="no CUDA device here"):
+        Options(device="cuda")
 
 
 def test_text_images_and_steps_replace_the_recipes_own():

@@ -42,3 +42,11 @@ def test_no_name_means_the_short_ones_and_a_name_twice_means_once():
 def test_an_unknown_recipe_names_the_known_ones():
     with pytest.raises(UsageError, match=r"no recipe 'fig9': choose from fig1, fig2a, .*, corruptions"):
         find_recipes(["fig9"], "smoke")
+
+
+@pytest.mark.parametrize(("name", "hint"), [("Fig2A", "fig2a"), ("fig2d", "fig2d-f"), ("fig9", None), ("x", None)])
+def test_a_name_that_is_nearly_a_recipes_is_answered_with_it(name, hint):
+    with pytest.raises(
+        UsageError, match=rf"no recipe '{name}'" + (rf" \(did you mean {hint}\?\)" if hint else ": choose")
+    ):
+        find_recipes([name], "smoke")

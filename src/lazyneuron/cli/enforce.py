@@ -26,7 +26,7 @@ examples:
   lazyneuron enforce google-t5/t5-small --density 0.05
   lazyneuron enforce HuggingFaceTB/SmolLM2-135M --density 0.1 --finetune --text my-corpus/ --steps 500 --distill 1
   lazyneuron enforce ./my-checkpoint --relufy --finetune --text book.txt --steps 2000 --lr 3e-4 --out runs/sparse
-  lazyneuron enforce ./my-checkpoint --budgets 'layers\\.[01]\\.=0.2,layers\\.=0.05' --finetune --anneal --text book.txt
+  lazyneuron enforce ./my-checkpoint --budgets 'layers\\.[01]\\b=0.2,layers=0.05' --finetune --anneal --text book.txt
   lazyneuron enforce google/vit-base-patch16-224 --images photos/ --sweep 1.0,0.2,0.1
 
 Ctrl-C saves; the same command goes on."""

@@ -29,7 +29,7 @@ examples:
   lazyneuron measure google-t5/t5-small
   lazyneuron measure ./my-checkpoint --text my-corpus/ --tokens 400000
   lazyneuron measure google/vit-base-patch16-224 --images photos/ --batch 16
-  lazyneuron measure mine.build:model --sites 'layers\\.[0-3]\\.'
+  lazyneuron measure mine.build:model --sites 'layers\\.[0-3]\\b'
   lazyneuron report runs/measure-a runs/measure-b        # two models on one page
 
 Ctrl-C keeps what was counted; the same command goes on."""

@@ -30,7 +30,7 @@ recipes (in the order of the paper; what each costs is printed before it starts)
   fig3              how often each neuron fires, over 400,000 tokens
   theorem31         the sign and size of the first gradient on active neurons
   fig4a, fig4bc     deeper; wider: fraction and number of active neurons
-  fig5a, 5b, 5c     random labels, random images, infinite random data
+  fig5a, fig5b, fig5c   random labels, random images, infinite random data
   topk-accuracy     T5 and ViT that keep k neurons per token, over k
   latency           decoding one token at a time, dense and Top-k exploited, over sizes and k
   table1            ViT against Top-k ViT: label noise, input noise, calibration
@@ -62,7 +62,7 @@ def build_parser() -> ArgumentParser:
         "names", nargs="*", type=str, default=SUPPRESS, metavar="NAME", help="recipes (default: fig2b theorem31)"
     )
     parser.add_argument("--all", action="store_true", help="all recipes")
-    parser.add_argument("--scale", choices=_SCALES, default="quick", help="how large (see above)")
+    parser.add_argument("--scale", choices=_SCALES, default="quick", help="how large (see below)")
     parser.add_argument("--out", type=str | None, help="result folder (default: runs/SCALE)")
     parser.add_argument(
         "--seeds",
@@ -70,7 +70,7 @@ def build_parser() -> ArgumentParser:
         type=int,
         default=[],
         metavar="N",
-        help="of weights and batches (default: 0; laptop: 0 1 2)",
+        help="of weights and batches (none given: 0; laptop: 0 1 2)",
     )
     parser.add_argument("--device", type=str | None, help="cpu or cuda (default: cuda where there is one)")
     parser.add_argument("--text", type=str | None, help="T5's text: file, folder of *.txt, hf:NAME[/CONFIG], python")

@@ -108,7 +108,7 @@ def read_budgets(text: Mapping[str, float] | str | None) -> dict[str, float]:
     if not isinstance(text, str):
         return dict(text or {})
     found = list(_BUDGET.finditer(text))
-    mend = r"--budgets takes densities by site, such as 'layers\.[01]\.=0.1,layers\.=0.02'"
+    mend = r"--budgets takes densities by site, such as 'layers\.[01]\b=0.1,layers=0.02'"
     if not found or "".join(match[0] for match in found) != text:
         raise UsageError(f"{mend}; got {text!r}")
     try:

@@ -14,10 +14,10 @@ _HERE = Path(__file__).parent
 
 
 def write_markdown(folder: Path, out: Path) -> Path:
-    """Write the page of a result folder of `lazyneuron reproduce` to `out`, its charts as SVG to `charts/` beside it.
+    """Write the page of a result folder of `lazyneuron reproduce` to `out`, its charts beside it.
 
-    Charts and tables that wait for a click on the HTML page are left out. Returns `out`; raises `UsageError` for a
-    folder of another kind.
+    The charts are SVG files in a folder of the page's name. Charts and tables that wait for a click on the HTML page
+    are left out. Returns `out`; raises `UsageError` for a folder of another kind.
     """
     top = RunFolder(folder)
     if not is_checked(top):
@@ -27,7 +27,7 @@ def write_markdown(folder: Path, out: Path) -> Path:
     verdicts = top.verdicts()
     found = experiments(top.recipes(), runs_of(folder.name, top), verdicts)
     shown = sections.sections({folder.name: found}, slugs)
-    chart_folder = out.parent / "charts"
+    chart_folder = out.with_suffix("")
     chart_folder.mkdir(parents=True, exist_ok=True)
     for section in shown:
         for figure in section.parts[0].figures:
@@ -44,6 +44,7 @@ def write_markdown(folder: Path, out: Path) -> Path:
         sections=shown,
         not_begun=sections.not_begun({folder.name: found}),
         folder=folder.as_posix(),
+        charts=chart_folder.name,
     )
     out.write_text(page, encoding="utf-8")
     return out

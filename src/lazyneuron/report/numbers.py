@@ -210,16 +210,19 @@ def skipping_table(experiment: Experiment, run: Run) -> Numbers | None:
             return spread(how(found) for found in values.values())
 
         numbers = [
-            cell(by_seed("skip_error", max), 1, ".2f"),
+            cell(by_seed("skip_error", max), 1, ".3f"),
             *(cell(by_seed(what, _mean)) for what in ("skip_flops_share", "density")),
         ]
         rows.append([(experiment.model(name), name), *numbers])
     if not rows:
         return None
-    titles = ("largest error,\nof dense's", "FLOPs read,\nof dense's (%)", "density\n(%)")
+    titles = ("largest error,\nof the bound", "FLOPs read,\nof dense's (%)", "density\n(%)")
     head = [("model", False), *((title, True) for title in titles)]
-    note = "Down projections of trained models with the rows of inactive neurons skipped: rounding error against "
-    note += f"float64 over that of the dense product, and FLOPs; means over layers. {_RANGE}"
+    note = "Down projections of trained models with the rows of inactive neurons skipped: the error against float64, "
+    note += (
+        "largest over layers, over what rounding can make of that many products in float32; FLOPs and density, means "
+    )
+    note += f"over layers. {_RANGE}"
     return Numbers(title="Skipping inactive neurons", head=head, rows=rows, note=note)
 
 

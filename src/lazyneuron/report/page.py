@@ -42,6 +42,8 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
     """
     if not folders:
         raise UsageError("no result folder to report on: give at least one")
+    if out.suffix not in (".html", ".htm", ".md"):
+        raise UsageError(f"a page is HTML or Markdown: give --out a name that ends in .html or .md; got {out}")
     if out.suffix == ".md":
         if len(folders) > 1:
             raise UsageError("a page in Markdown is of one result folder: give one, or --out PAGE.html")
@@ -51,6 +53,8 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
     scales = []
     for label, path in zip(_labels(folders), folders, strict=True):
         top = RunFolder(path)
+        if top.config.get("name") == "advise":
+            raise UsageError(f"{path} is of lazyneuron advise, which prints what it found: it has no page")
         verdicts[label] = top.verdicts()
         commands[label] = top.config.get("command")
         found = runs_of(label, top)
@@ -61,7 +65,7 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
     models = _with_model_names([run for run in runs if is_measured(run) and run.label not in checked])
     converted = _with_model_names([run for run in runs if is_enforced(run)])
     others = [run for run in runs if run.label in checked or not (is_measured(run) or is_enforced(run))]
-    claimed = {label: found for label, found in verdicts.items() if any(run.label == label for run in others) or found}
+    claimed = {label: found for label, found in verdicts.items() if found}
     claimed |= {label: verdicts[label] for label in checked}
     trained = _training_sections([run for run in others if run.label not in checked])
     measured, sparse = _measured_sections(models), _enforced_sections(converted)
@@ -75,6 +79,7 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
         charts.save(figure, chart_folder)
     shown = {"labels": list(verdicts), "commands": commands, "models": models, "measured": measured}
     shown |= {"converted": converted, "enforced": sparse}
+    shown["names_of_trained"] = _listed(list(dict.fromkeys(run.label for run in others if run.label not in checked)))
     shown["names_of_models"] = _listed([run.name for run in models])
     shown["names_of_converted"] = _listed([run.name for run in converted])
     shown["folders_of_models"] = _folders([*models, *converted])

@@ -68,7 +68,7 @@ def density_over_training(
         panels.append(layered([_half(), *(_level(*level) for level in levels), lines, points], stack))
     return Figure(
         name=name,
-        title=f"Figure 1 reproduced on {shown(run, with_label=compare)}: density of each layer while training",
+        title=f"Density of each layer while training: {shown(run, with_label=compare)}",
         caption=f"Share of active neurons per MLP layer at each step, on {SPLITS[split]}. Both axes are logarithmic; "
         f"step 0 is the untrained model.{by_seed} Click a layer in the legend to single it out, "
         "beside the panels to see all.",
@@ -128,11 +128,14 @@ def density_by_layer(runs: Sequence[Run], name: str) -> Figure | None:
             title = " · ".join(filter(None, [label if len(runs) > 1 else "", stack]))
             panels.append(layered([_half(), base.mark_line(strokeWidth=1.8), points], title))
     by_seed = ", a line for each seed" if seed_field(rows) else ""
+    on_which = told = ""
+    if len({row["data"] for row in rows}) > 1:
+        on_which = ", on the data it was trained on and on data it has not seen"
+        told = " The paper's Figure 2b finds that the two lie close together."
     return Figure(
         name=name,
-        title=f"Figure 2 reproduced on {shown(runs[0])}: density by layer, training and evaluation data",
-        caption="Share of active neurons per layer at the last measured step, on the data it was trained on and on "
-        f"data it has not seen{by_seed}. The paper's Figure 2b finds that the two lie close together.",
+        title=f"Density by layer at the end of training: {shown(runs[0])}",
+        caption=f"Share of active neurons per layer at the last measured step{on_which}{by_seed}.{told}",
         spec=concat(panels, pick="data"),
     )
 

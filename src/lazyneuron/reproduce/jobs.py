@@ -60,9 +60,8 @@ def say_costs(
         count = f"{len(own)} run{'s' * (len(own) != 1)}{done}{rest}" if own else shared
         console.print(f"{recipe.name}: {recipe.figure}; {count}", highlight=False, soft_wrap=True)
     if todo:
-        text = (
-            f"in all {in_words(total)} on this machine, {options.jobs_at_a_time} at a time; results in {options.folder}"
-        )
+        where = f"on this machine, {options.jobs_at_a_time} at a time"
+        text = f"{where}: in all {in_words(total)}; results in {options.folder}"
         console.print(text, highlight=False, soft_wrap=True)
 
 

@@ -10,6 +10,7 @@ import torch
 
 from lazyneuron.record import UsageError
 from lazyneuron.reproduce.recipe import SEEDS, Scale
+from lazyneuron.reproduce.recipes import RECIPES
 from lazyneuron.reproduce.recipes.base import DIGITS, SMALL_IMAGES, t5, vit
 from lazyneuron.reproduce.runs import Run, Study, T5Task, Task, Theory, Training
 
@@ -37,6 +38,8 @@ class Options:
     def __post_init__(self) -> None:
         if self.device not in (None, "cpu", "cuda"):
             raise UsageError(f"device must be cpu or cuda; got {self.device!r}")
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise UsageError("there is no CUDA device here (or PyTorch is a CPU build): use --device cpu")
         if any(seed < 0 for seed in self.seeds):
             raise UsageError(f"seeds must be 0 or more; got {min(self.seeds)}")
         if self.steps is not None and self.steps < 1:
@@ -60,22 +63,30 @@ class Options:
     def jobs_at_a_time(self) -> int:
         """As asked; else up to three on a CPU, one for each core, and one on a GPU."""
         on_gpu = self.device != "cpu" and torch.cuda.is_available()
-        return self.jobs or (1 if on_gpu else min(3, os.cpu_count() or 1))
+        return self.jobs or (1 if on_gpu else min(3, num_cores()))
 
     @property
     def threads_per_run(self) -> int:
         """Threads of a run that does not fix its own: as many as leave no two on one core."""
         processes = int(os.environ.get("LOCAL_WORLD_SIZE", self.jobs_at_a_time))
-        return max(1, (os.cpu_count() or 1) // processes)
+        return max(1, num_cores() // processes)
 
     def what(self) -> dict[str, Any]:
-        """What must be equal for a folder to be gone on with: everything that changes a result."""
+        """What must be equal for a folder to be gone on with, everything that changes a result; and the command."""
         chosen = {"text": self.text, "images": self.images, "steps": self.steps, "device": self.device}
         given = {name: value for name, value in chosen.items() if value is not None}
         words = ["lazyneuron", "reproduce", "--scale", self.scale]
+        words[2:2] = ["--all"] if set(self.names) == set(RECIPES) else self.names
+        if self.seeds:
+            words += ["--seeds", *map(str, self.seeds)]
         for name, value in given.items():
             words += [f"--{name}", str(value)]
         return {"kind": "reproduce", "scale": self.scale, **given, "command": shlex.join(words)}
+
+
+def num_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _changed(task: Task, options: Options) -> Task:

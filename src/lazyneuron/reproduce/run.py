@@ -16,7 +16,7 @@ from rich.console import Console
 
 from lazyneuron.record import LazyneuronError, RunFolder, StoppedError, UsageError, Verdict
 from lazyneuron.reproduce.jobs import Job, jobs_of, next_job, say_costs
-from lazyneuron.reproduce.options import Options
+from lazyneuron.reproduce.options import Options, num_cores
 from lazyneuron.reproduce.progress import Display, Progress
 from lazyneuron.reproduce.recipes import RECIPES, find_recipes
 from lazyneuron.reproduce.runs import Latency, Run, Theory, Training, run_config
@@ -71,21 +71,28 @@ def reproduce(options: Options, console: Console) -> Outcome:
 
 
 def judge(parent: RunFolder) -> list[Verdict]:
-    """Judge every claim whose runs are done in a folder; write verdicts and recipes there, give the verdicts back."""
+    """Judge every claim whose runs are done in a folder; write verdicts and recipes there, give the verdicts back.
+
+    A recipe of which only runs are done that recipes before it share is not judged: nobody asked for it.
+    """
     by_seed: dict[int, dict[str, Any]] = {}
     for member in filter(RunFolder.is_done, parent.members()):
         by_seed.setdefault(member.config["seed"], {})[member.config["name"]] = member.records()
     verdicts: dict[tuple[str, str], Verdict] = {}
-    recipes = find_recipes(RECIPES, parent.config["scale"])
+    present = {name for runs in by_seed.values() for name in runs}
+    recipes, before = find_recipes(RECIPES, parent.config["scale"]), set[str]()
     for recipe in recipes:
+        own = {run.name for run in recipe.runs} - before
+        before |= own
+        if own and not own & present:
+            continue
         for claim in recipe.claims:
             there = {seed: runs for seed, runs in sorted(by_seed.items()) if set(claim.runs) <= runs.keys()}
             if there:
                 found = claim.verdict(recipe.name, there)
                 verdicts.setdefault((found.claim, found.on), found)
-    present = {name for runs in by_seed.values() for name in runs}
     parent.write_verdicts(verdicts.values())
-    parent.write_recipes(recipe.to_dict() for recipe in recipes if any(run.name in present for run in recipe.runs))
+    parent.write_recipes(recipe.to_dict() for recipe in recipes)
     return list(verdicts.values())
 
 
@@ -243,7 +250,7 @@ def execute(run: Run, path: Path, seed: int, options: Options, report: Callable[
 
     cache = cache_folder()
     if run.num_threads is None:
-        alone = os.cpu_count() or 1
+        alone = num_cores()
         torch.set_num_threads(alone if isinstance(run, Latency) else options.threads_per_run)
     if isinstance(run, Theory):
         check_theory(run, RunFolder(path, run_config(run, seed)), cache, seed=seed, report=report)

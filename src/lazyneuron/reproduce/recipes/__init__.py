@@ -1,6 +1,7 @@
 """All recipes by name, in the order of the paper."""
 
 from collections.abc import Callable, Iterable
+from difflib import get_close_matches
 
 from lazyneuron.record import UsageError
 from lazyneuron.reproduce.recipe import Recipe, Scale
@@ -39,5 +40,7 @@ def find_recipes(names: Iterable[str], scale: Scale) -> list[Recipe]:
     names = list(names)
     for name in names:
         if name not in RECIPES:
-            raise UsageError(f"no recipe {name!r}: choose from {', '.join(RECIPES)}")
+            near = get_close_matches(name.lower(), RECIPES, n=1, cutoff=0.8)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            raise UsageError(f"no recipe {name!r}{hint}: choose from {', '.join(RECIPES)}")
     return [RECIPES[name](scale) for name in dict.fromkeys(names or SHORT)]

@@ -23,13 +23,23 @@ def owner(model: nn.Module, parameter: str) -> nn.Module:
     return model.get_submodule(parameter.rpartition(".")[0])
 
 
+def rounding_bound(h_TF: Tensor, rows_FD: Tensor) -> Tensor:
+    """The largest error [T, D] of h @ rows in float32, whatever the order of summation: n u / (1 - n u) |h| @ |rows|.
+
+    n is how many entries of a token are nonzero, u float32's unit roundoff.
+    """
+    nu = (h_TF != 0).sum(-1, keepdim=True) * torch.finfo(torch.float32).eps / 2
+    return nu / (1 - nu) * (h_TF.double().abs() @ rows_FD.double().abs())
+
+
 @torch.no_grad()
 def skipping(run: Skipping, models: list[Trained], place: dict[str, Any]) -> Iterator[tuple[int, int, list[Record]]]:
     """Per site, over the first 64 tokens of each of some held-out batches, `case` the training.
 
-    "skip_error": the error of products that skip inactive neurons against float64, over that of dense ones, both in
-    float32. "skip_flops_share": FLOPs of the rows that the kernel read, one token at a time, over the dense ones;
-    "density" as counted by `watch` on the same tokens.
+    "skip_error": the error of products that skip inactive neurons, in float32 against float64, over the largest that
+    rounding can make of the sum of that many products in any order (Higham, Accuracy and Stability of Numerical
+    Algorithms, 2002, section 3.1). "skip_flops_share": FLOPs of the rows that the kernel read, one token at a time,
+    over the dense ones; "density" as counted by `watch` on the same tokens.
     """
     for number, trained in enumerate(models, 1):
         found = []
@@ -43,9 +53,8 @@ def skipping(run: Skipping, models: list[Trained], place: dict[str, Any]) -> Ite
             tally = Tally()
             skipped = torch.cat([sparse_down(token[None], rows, tally=tally) for token in h])
             exact = h.double() @ rows.double()
-            errors = [(product.double() - exact).abs().max().item() for product in (skipped, h @ rows)]
-            ratio = errors[0] / errors[1] if errors[1] else float(errors[0] > 0)
-            found.append(Record(what="skip_error", value=ratio, unit="of dense's", **here))
+            error = ((skipped.double() - exact).abs() / rounding_bound(h, rows)).nan_to_num(nan=0.0).max().item()
+            found.append(Record(what="skip_error", value=error, unit="of the bound", **here))
             share = tally.down_rows / (len(h) * site.d_ff)
             found.append(Record(what="skip_flops_share", value=share, unit="fraction", **here))
             density = _watched_density(h, rows, site)
