@@ -320,7 +320,7 @@ def test_the_report_draws_density_over_training(tmp_path: Path) -> None:
             model(pixel_values=_x(step, 2, 1, 6, 6))
     page = write_report([tmp_path / "mine"], tmp_path / "page" / "index.html").read_text()
     assert (tmp_path / "page" / "charts" / "fig1-my-run.svg").is_file()
-    assert "Figure 1 reproduced on my run" in page
+    assert "Density of each layer while training: my run" in page
     assert "not finished" not in page
     assert all(f"vit.layers.{layer}" in page for layer in (0, 1))
 
