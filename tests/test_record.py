@@ -69,8 +69,9 @@ def test_a_folder_in_which_nothing_was_begun_takes_another_config(tmp_path):
 
 
 def test_commands_that_go_on_in_a_folder_are_all_kept(tmp_path):
-    for command in ("a", "b", "a"):
-        RunFolder(tmp_path, {"seed": 0, "command": command}).log(command)
+    RunFolder(tmp_path, {"seed": 0}).log("begun without one")
+    for command in ({"command": "a"}, {"command": "b"}, {}, {"command": "a"}):
+        RunFolder(tmp_path, {"seed": 0} | command).log("went on")
     assert RunFolder(tmp_path).config == {"seed": 0, "command": "a && b"}
 
 

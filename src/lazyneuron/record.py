@@ -189,15 +189,15 @@ class RunFolder:
             raise UsageError(f"cannot write to {self.path} ({error.strerror}): {mend}") from error
         found = self._read_config(file)
         keys = sorted(k for k in found.keys() | self.config.keys() if found.get(k) != self.config.get(k))
-        if keys == ["command"] and (given := found.get("command")):
-            known = given.split(" && ")
-            self.config["command"] = " && ".join(dict.fromkeys([*known, self.config.get("command") or known[0]]))
-        elif keys and any(path != file for path in self.path.iterdir()):
-            differing = ", ".join(key for key in keys if key != "command")
+        differing = ", ".join(key for key in keys if key != "command")
+        if differing and any(path != file for path in self.path.iterdir()):
             raise UsageError(
                 f"{self.path} holds a run with another config ({differing}): "
                 "choose another --out, or remove that folder"
             )
+        if keys == ["command"]:
+            commands = [*found.get("command", "").split(" && "), self.config.get("command", "")]
+            self.config["command"] = " && ".join(dict.fromkeys(filter(None, commands)))
         if self.config != found:
             _replace(file, json.dumps(self.config, indent=1) + "\n")
 
