@@ -88,6 +88,7 @@ def test_the_note_on_intervals_goes_by_the_number_of_seeds() -> None:
     assert "With three seeds it is the range of the three values" in note
     assert "Where there is one seed" in note
     assert tables.interval_note([]) == ""
+    assert tables.interval_note([verdict(expected="at most 2 (ours)")]).endswith("claim without a number.")
     assert (tables.interval(one), tables.interval(three)) == ("", "0.9 to 1.1")
 
 

@@ -76,9 +76,12 @@ def theme(dark: bool = False) -> dict[str, Any]:
 
 
 def save(figure: Figure, folder: Path, formats: Sequence[str] = ("svg", "png")) -> None:
-    """Write the figure as `<name>.svg` and `<name>.png` (two pixels a point), or one of them, titled, on white."""
+    """Write the figure as `<name>.svg` and `<name>.png` (two pixels a point), or one of them, titled, on white.
+
+    There is room to the right for legends in a wider font than the one that lays the chart out.
+    """
     title = {"text": figure.title, "fontSize": 16, "fontWeight": 600, "offset": 14, "anchor": "start"}
-    spec = figure.spec | {"title": title, "padding": 16}
+    spec = figure.spec | {"title": title, "padding": {"left": 16, "top": 16, "right": 40, "bottom": 16}}
     svg = vl_convert.vegalite_to_svg(spec, vl_version=VEGALITE_VERSION, config=theme())
     if "svg" in formats:
         (folder / f"{figure.name}.svg").write_text(svg, encoding="utf-8")

@@ -57,7 +57,9 @@ def tally(verdicts: Sequence[Verdict]) -> str:
 
 
 def interval_note(verdicts: Iterable[Verdict]) -> str:
-    """What the intervals under "seen" are, and what they are not, by the numbers of seeds that they rest on."""
+    """What the intervals under "seen" are, and what they are not, by the numbers of seeds that they rest on; whose
+    the bounds are."""
+    verdicts = list(verdicts)
     counts = {len(verdict.seeds) for verdict in verdicts if verdict.seeds}
     said = []
     if counts - {1}:
@@ -70,6 +72,8 @@ def interval_note(verdicts: Iterable[Verdict]) -> str:
         )
     if 1 in counts:
         said.append(f"{'Where there is one' if counts - {1} else 'There is one'} seed: no interval.")
+    if any("(ours)" in verdict.expected for verdict in verdicts):
+        said.append("Bounds with (ours) are set here: the paper makes the claim without a number.")
     return " ".join(said)
 
 

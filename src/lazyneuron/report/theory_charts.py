@@ -82,8 +82,8 @@ def gradient_step0(runs: Sequence[Run], name: str) -> Figure | None:
         name=name,
         title="At step 0 of a real network: mean gradient over its RMS, by layer",
         caption="Mean of the gradient on active pre-activations of an untrained network over its root mean square "
-        "(RMS), with ± 2 standard errors over initialisations. Above the dashed zero line, a gradient step lowers "
-        "them. Panels have scales of their own.",
+        "(RMS), with ± 2 standard errors over initialisations. Above the dashed zero line, in blue, a gradient step "
+        "lowers them; orange is below. Panels have scales of their own.",
         spec=concat(panels, columns=3),
     )
 

@@ -99,7 +99,7 @@ class _Trainer:
         self.density = tuple(r.value for r in found if r.what == "density" and r.split == "eval")
         self.write(found)
         loss = next(r.value for r in found if r.what == "loss" and r.split == "eval")
-        self.report(Progress(self.run.name, step, self.run.num_steps, loss, self.density))
+        self.report(Progress(self.run.name, step, self.run.num_steps, loss, self.density, note="held-out"))
 
     def measure_end(self) -> None:
         """Quality on held-out data, in order and not augmented (split "test")."""
