@@ -41,7 +41,7 @@ recipes (in the order of the paper; what each costs is printed before it starts)
 scales:
   smoke   seconds each: does it run?
   quick   minutes a training, one seed, data that ships with Python and scikit-learn
-  laptop  all recipes in about four hours on two CPU cores, three seeds; Fashion-MNIST, State of the Union addresses
+  laptop  all recipes in about five hours on two CPU cores, three seeds; Fashion-MNIST, State of the Union addresses
   paper   the paper's own shapes and data, on GPUs (lazyneuron[hub], torchrun)
 
 examples:
