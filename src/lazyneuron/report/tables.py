@@ -57,8 +57,7 @@ def tally(verdicts: Sequence[Verdict]) -> str:
 
 
 def interval_note(verdicts: Iterable[Verdict]) -> str:
-    """What the intervals under "seen" are, and what they are not, by the numbers of seeds that they rest on; whose
-    the bounds are."""
+    """What the intervals under "seen" are and are not, by how many seeds they rest on, and whose the bounds are."""
     verdicts = list(verdicts)
     counts = {len(verdict.seeds) for verdict in verdicts if verdict.seeds}
     said = []
