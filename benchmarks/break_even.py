@@ -21,11 +21,11 @@ from rich.console import Console
 from rich.table import Table
 
 from lazyneuron.exploit.choose import MOST_TOKENS
-from lazyneuron.exploit.launch import Rows, Tally
-from lazyneuron.exploit.operators import dense_down, dense_up, screened_up, sparse_down
-from lazyneuron.exploit.screen import screen_of
 from lazyneuron.exploit.ways import crossing
-from lazyneuron.record import Source, device_name
+from lazyneuron.kernels.launch import Rows, Tally
+from lazyneuron.kernels.screen import screen_of
+from lazyneuron.kernels.skip import dense_down, dense_up, screened_up, sparse_down
+from lazyneuron.records.record import Source, device_name
 
 SHAPES = [(256, 2048), (512, 2048), (768, 3072), (1024, 4096), (2048, 8192)]
 TOKENS = (1, 2, 4, 8, 16, 32, 64, 256)

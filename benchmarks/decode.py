@@ -23,7 +23,7 @@ from rich.table import Table
 from torch import nn
 
 import lazyneuron as lazy
-from lazyneuron.record import Source, device_name
+from lazyneuron.records.record import Source, device_name
 
 WAYS: dict[str, dict[str, Any] | None] = {
     "dense": None,

@@ -24,10 +24,10 @@ from rich.table import Table
 from torch import Tensor
 
 from lazyneuron.exploit.choose import choose
-from lazyneuron.exploit.launch import Rows, Tally
-from lazyneuron.exploit.operators import dense_down, dense_mlp, dense_up, screened_up, sparse_down, sparse_mlp
-from lazyneuron.exploit.screen import screen_of
-from lazyneuron.record import Source, device_name
+from lazyneuron.kernels.launch import Rows, Tally
+from lazyneuron.kernels.screen import screen_of
+from lazyneuron.kernels.skip import dense_down, dense_mlp, dense_up, screened_up, sparse_down, sparse_mlp
+from lazyneuron.records.record import Source, device_name
 
 SHAPES = [(2048, 8192), (768, 3072)]
 DENSITIES = (0.01, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0)

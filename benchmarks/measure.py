@@ -22,8 +22,8 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import lazyneuron as lazy
-from lazyneuron.models import t5, vit
-from lazyneuron.record import Source, device_name
+from lazyneuron.paper.models import t5, vit
+from lazyneuron.records.record import Source, device_name
 
 
 def vit_b16(gelu: bool) -> tuple[nn.Module, dict[str, Tensor]]:

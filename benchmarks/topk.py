@@ -20,8 +20,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from lazyneuron.enforce.operators import topk, topk_reference
-from lazyneuron.record import Source, device_name
+from lazyneuron.kernels.topk import topk, topk_reference
+from lazyneuron.records.record import Source, device_name
 
 SHAPES = [(2048, 3072, 128), (64, 8192, 256), (1, 8192, 256)]
 SHAPES += [(2048, 3072, k) for k in (1, 16, 512, 1536, 2304, 3071, 3072)]

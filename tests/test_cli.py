@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from lazyneuron.record import RunFolder
+from lazyneuron.records.folder import RunFolder
 
 
 def call(*words, **options):

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 import lazyneuron as lazy
-from lazyneuron.measure import command
-from lazyneuron.measure.command import Measured, Options, measure
-from lazyneuron.models.feed import batches
-from lazyneuron.models.load import Loaded, load
-from lazyneuron.models.sources import text_source
+from lazyneuron.cli import measure_run as command
+from lazyneuron.cli.measure_run import Measured, Options, measure
+from lazyneuron.load.feed import batches
+from lazyneuron.load.load import Loaded, load
+from lazyneuron.load.sources import text_source
 
 pytestmark = pytest.mark.models
 

@@ -21,11 +21,13 @@ if TYPE_CHECKING:
         set_step,
         verify,
     )
+    from lazyneuron.errors import LazyneuronError, StoppedError, UsageError
     from lazyneuron.exploit import Advice, Choice, Exploited, advise, choose, exploit, exploited, unexploit
     from lazyneuron.measure import Cost, PartCost, Probe, cost, watch
     from lazyneuron.measure.callbacks import lightning_callback, trainer_callback
     from lazyneuron.measure.monitor import Monitor
-    from lazyneuron.record import LazyneuronError, Record, RunFolder, Source, StoppedError, UsageError, Verdict
+    from lazyneuron.records.folder import RunFolder
+    from lazyneuron.records.record import Record, Source, Verdict
     from lazyneuron.sites import NoSitesError, Site, find_sites
 
 _HOMES = {
@@ -49,7 +51,8 @@ _HOMES = {
     "lazyneuron.measure": ("Cost", "PartCost", "Probe", "cost", "watch"),
     "lazyneuron.measure.callbacks": ("lightning_callback", "trainer_callback"),
     "lazyneuron.measure.monitor": ("Monitor",),
-    "lazyneuron.record": ("LazyneuronError", "Record", "RunFolder", "Source", "StoppedError", "UsageError", "Verdict"),
+    "lazyneuron.errors": ("LazyneuronError", "StoppedError", "UsageError"),
+    "lazyneuron.records": ("Record", "RunFolder", "Source", "Verdict"),
     "lazyneuron.sites": ("NoSitesError", "Site", "find_sites"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

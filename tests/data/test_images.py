@@ -11,7 +11,7 @@ from PIL import Image
 
 from lazyneuron.data import images
 from lazyneuron.data.images import Augmentation, augment, load_images
-from lazyneuron.record import UsageError
+from lazyneuron.errors import UsageError
 
 
 def write_idx(path, array, zipped):

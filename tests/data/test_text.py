@@ -11,7 +11,7 @@ import torch
 
 from lazyneuron.data import text
 from lazyneuron.data.spans import raw_length
-from lazyneuron.record import UsageError
+from lazyneuron.errors import UsageError
 from tests.data.test_spans import rebuild
 
 WORDS = "the a lazy neuron rests while few others fire for one token in every layer of this small model".split()

@@ -10,9 +10,9 @@ import transformers as hf
 from rich.console import Console
 from torch import Tensor, nn
 
-from lazyneuron.enforce.options import Options
-from lazyneuron.models.pretrained import quiet
-from tests.models import conftest as families
+from lazyneuron.cli.enforce_options import Options
+from lazyneuron.load.pretrained import quiet
+from tests.load import conftest as families
 
 TEXT = "\n\n".join(f"Paragraph number {i} says that {i} plus {i} makes {2 * i}." for i in range(60))
 SMALL = {"vocab_size": 50, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}

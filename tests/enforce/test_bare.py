@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lazyneuron.enforce.enforce import enforce, hooks_in_force, release
-from lazyneuron.enforce.operators import topk
 from lazyneuron.enforce.selection import TopK
 from lazyneuron.enforce.verify import verify
+from lazyneuron.kernels.topk import topk
 from lazyneuron.sites import Site
 
 T, D, N, E, K = 5, 8, 16, 3, 2

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from lazyneuron.enforce.calibrate import calibrate
 from lazyneuron.enforce.enforce import enforce, release
 from lazyneuron.enforce.selection import Threshold, TopK
+from lazyneuron.errors import UsageError
 from lazyneuron.measure import watch
-from lazyneuron.record import UsageError
 from lazyneuron.sites import Site
 
 

@@ -14,11 +14,11 @@ from torch.utils.checkpoint import checkpoint
 from transformers.models.gemma3n.modeling_gemma3n import Gemma3nTextMLP
 
 from lazyneuron.enforce.enforce import enforce, enforced, release, set_step
-from lazyneuron.enforce.operators import statistical_topk, topk
 from lazyneuron.enforce.selection import Anneal, GroupTopK, StatisticalTopK, Threshold, TopK
 from lazyneuron.enforce.verify import NotSparseError, verify
+from lazyneuron.errors import UsageError
+from lazyneuron.kernels.topk import statistical_topk, topk
 from lazyneuron.measure import watch
-from lazyneuron.record import UsageError
 from lazyneuron.sites import NoSitesError, Site, find_sites
 
 IDS = torch.randint(3, 50, (2, 6), generator=torch.Generator().manual_seed(0))

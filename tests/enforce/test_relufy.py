@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.utils import logging
 
-from lazyneuron.enforce.places import dummy_inputs
 from lazyneuron.enforce.relufy import relufy
-from lazyneuron.record import UsageError
+from lazyneuron.errors import UsageError
+from lazyneuron.maps.owners import dummy_inputs
 from lazyneuron.sites import find_sites
 
 IDS = torch.randint(3, 50, (2, 6), generator=torch.Generator().manual_seed(0))

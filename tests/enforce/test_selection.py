@@ -18,7 +18,7 @@ from lazyneuron.enforce.selection import (
     TopK,
     selection_from_dict,
 )
-from lazyneuron.record import UsageError
+from lazyneuron.errors import UsageError
 from lazyneuron.sites import Site
 
 D_FF = 24

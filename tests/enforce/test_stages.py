@@ -9,22 +9,23 @@ import weakref
 import pytest
 import torch
 
-from lazyneuron.enforce.command import convert
+from lazyneuron.cli.enforce_options import Options
+from lazyneuron.cli.enforce_run import convert
 from lazyneuron.enforce.enforce import enforce, enforced
-from lazyneuron.enforce.finetune import Finetuning, finetune
-from lazyneuron.enforce.heldout import text_data
-from lazyneuron.enforce.options import Options
-from lazyneuron.enforce.pretrained import from_pretrained
-from lazyneuron.enforce.quality import Evaluation
+from lazyneuron.enforce.saved import from_pretrained
 from lazyneuron.enforce.selection import TopK
-from lazyneuron.models.load import load
-from lazyneuron.models.pretrained import quiet
-from lazyneuron.record import RunFolder, StoppedError, UsageError
-from tests.models.conftest import build, byte_tokenizer
+from lazyneuron.errors import StoppedError, UsageError
+from lazyneuron.load.load import load
+from lazyneuron.load.pretrained import quiet
+from lazyneuron.records.folder import RunFolder
+from lazyneuron.training.finetune import Finetuning, finetune
+from lazyneuron.training.heldout import text_data
+from lazyneuron.training.model_quality import Evaluation
+from tests.load.conftest import build, byte_tokenizer
 
 K = 4
 HOW = Finetuning(num_steps=6, learning_rate=1e-2, log_every=2, distill=0.5)
-COMMAND, LOOP = "lazyneuron.enforce.command", "lazyneuron.enforce.finetune"
+COMMAND, LOOP = "lazyneuron.cli.enforce_run", "lazyneuron.training.finetune"
 
 
 def values(records):

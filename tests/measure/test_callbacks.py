@@ -14,8 +14,9 @@ import torch
 import transformers as hf
 from torch import Tensor, nn
 
+from lazyneuron.errors import UsageError
 from lazyneuron.measure.callbacks import lightning_callback, trainer_callback
-from lazyneuron.record import RunFolder, UsageError
+from lazyneuron.records.folder import RunFolder
 from tests.processes import run_on_ranks
 
 Step = tuple[dict[str, Tensor], list[dict[str, Tensor]]]

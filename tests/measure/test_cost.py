@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lazyneuron.measure.cost import PARTS, cost
 from lazyneuron.measure.watch import watch
-from lazyneuron.models import MLPMixer, t5, vit
+from lazyneuron.paper.models import MLPMixer, t5, vit
 from lazyneuron.sites import Site, find_sites
 
 IDS = torch.arange(3, 17).reshape(2, 7)

@@ -10,7 +10,7 @@ from torch.distributed import barrier, destroy_process_group, init_process_group
 from torch.nn.parallel import DistributedDataParallel
 
 from lazyneuron.measure import Probe, watch
-from lazyneuron.models import vit
+from lazyneuron.paper.models import vit
 from tests.processes import run_on_ranks
 
 WORLD = 2

@@ -11,10 +11,12 @@ import torch.distributed as dist
 import transformers as hf
 from torch import Tensor, nn
 
+from lazyneuron.errors import UsageError
 from lazyneuron.measure.monitor import Monitor
-from lazyneuron.models import vit
-from lazyneuron.record import Record, RunFolder, UsageError
-from lazyneuron.report import write_report
+from lazyneuron.pages import write_report
+from lazyneuron.paper.models import vit
+from lazyneuron.records.folder import RunFolder
+from lazyneuron.records.record import Record
 from lazyneuron.sites import find_sites
 from tests.processes import run_on_ranks
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from lazyneuron.errors import UsageError
 from lazyneuron.measure.trackers import Trackers
-from lazyneuron.record import UsageError
 
 
 def test_misuse_is_told_in_one_line(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from jsonargparse import ArgumentParser
 
 from lazyneuron.cli import advise, enforce, exploit, measure, report, reproduce
 from lazyneuron.cli.options import HelpFormatter
-from lazyneuron.record import LazyneuronError, StoppedError, UsageError
+from lazyneuron.errors import LazyneuronError, StoppedError, UsageError
 
 USAGE_FAILED, RUN_FAILED, INTERRUPTED = 2, 1, 130
 

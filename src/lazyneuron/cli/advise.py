@@ -54,8 +54,8 @@ def run(arguments: Namespace) -> None:
 
     from rich.console import Console
 
-    from lazyneuron.exploit.command import Options, advise_command, read_sizes
-    from lazyneuron.exploit.terminal import advice_tables
+    from lazyneuron.cli.exploit_run import Options, advise_command, read_sizes
+    from lazyneuron.cli.exploit_terminal import advice_tables
 
     names = ("model", "text", "images", "length", "sites", "dtype", "head", "projections", "trust_remote_code")
     options = Options(**{name: arguments[name] for name in names})

@@ -63,11 +63,11 @@ def run(arguments: Namespace) -> None:
 
     from rich.console import Console
 
-    from lazyneuron.enforce.command import convert
-    from lazyneuron.enforce.finetune import Finetuning
-    from lazyneuron.enforce.options import Options, read_budgets, read_sweep
-    from lazyneuron.enforce.terminal import quality_json, quality_table
-    from lazyneuron.report import write_report
+    from lazyneuron.cli.enforce_options import Options, read_budgets, read_sweep
+    from lazyneuron.cli.enforce_run import convert
+    from lazyneuron.cli.enforce_terminal import quality_json, quality_table
+    from lazyneuron.pages import write_report
+    from lazyneuron.training.finetune import Finetuning
 
     a = arguments
     how = None

@@ -55,9 +55,9 @@ def run(arguments: Namespace) -> None:
 
     from rich.console import Console
 
-    from lazyneuron.measure.command import Options, measure
-    from lazyneuron.measure.terminal import measured_json, measured_table
-    from lazyneuron.report import write_report
+    from lazyneuron.cli.measure_run import Options, measure
+    from lazyneuron.cli.measure_terminal import measured_json, measured_table
+    from lazyneuron.pages import write_report
 
     names = ("model", "text", "images", "dataset", "tokens", "batch", "length", "sites", "device", "dtype")
     chosen: dict[str, Any] = {name: arguments[name] for name in (*names, "trust_remote_code")}

@@ -23,7 +23,7 @@ def build_parser() -> ArgumentParser:
 
 def run(arguments: Namespace) -> None:
     """Carry out `lazyneuron report` and print what it found."""
-    from lazyneuron.report import write_report
+    from lazyneuron.pages import write_report
 
     folders = [Path(run) for run in arguments.runs]
     default = folders[0] / "report.html" if len(folders) == 1 else Path("comparison.html")

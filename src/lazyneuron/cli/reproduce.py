@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from lazyneuron.record import Verdict
+    from lazyneuron.records.record import Verdict
 
 _SCALES = ("smoke", "quick", "laptop", "paper")
 
@@ -87,11 +87,11 @@ def build_parser() -> ArgumentParser:
 
 def run(arguments: Namespace) -> None:
     """Carry out `lazyneuron reproduce` and print what it found."""
-    from lazyneuron.record import UsageError
-    from lazyneuron.report import write_report
-    from lazyneuron.reproduce.options import Options
-    from lazyneuron.reproduce.recipes import RECIPES
-    from lazyneuron.reproduce.run import is_first_process, reproduce
+    from lazyneuron.errors import UsageError
+    from lazyneuron.pages import write_report
+    from lazyneuron.paper.options import Options
+    from lazyneuron.paper.recipes import RECIPES
+    from lazyneuron.paper.run import is_first_process, reproduce
 
     recipes = tuple(arguments.get("names") or ())
     if arguments.all:

@@ -19,7 +19,7 @@ from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from torch import Tensor
 
 from lazyneuron.data import spans
-from lazyneuron.record import UsageError
+from lazyneuron.errors import UsageError
 
 PAD, END, UNKNOWN = 0, 1, 2
 NUM_SENTINELS = 100

@@ -11,11 +11,11 @@ from torch import nn
 
 from lazyneuron.enforce.calibrate import calibrate
 from lazyneuron.enforce.enforce import enforce, enforced, release, set_step
-from lazyneuron.enforce.places import Inputs
-from lazyneuron.enforce.pretrained import from_pretrained, restore
 from lazyneuron.enforce.relufy import relufy
+from lazyneuron.enforce.saved import from_pretrained, restore
 from lazyneuron.enforce.selection import Anneal, GroupTopK, Selection, StatisticalTopK, Threshold, TopK
 from lazyneuron.enforce.verify import NotSparseError, verify
+from lazyneuron.maps.owners import Inputs
 from lazyneuron.sites import SiteChoice
 
 __all__ = [

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from lazyneuron.enforce.selection import Selection
-from lazyneuron.measure.bare import FROM_LEFT, GROUPED, OPERANDS_AT, BareWeights, einsum_labels, tensors_in
+from lazyneuron.maps.bare_products import FROM_LEFT, GROUPED, OPERANDS_AT, BareWeights, einsum_labels, tensors_in
 from lazyneuron.sites import Site, clean_name
 
 

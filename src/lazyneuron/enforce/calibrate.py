@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from lazyneuron.enforce.enforce import enforced
-from lazyneuron.enforce.places import Inputs, as_call
 from lazyneuron.enforce.selection import Threshold
-from lazyneuron.measure.hooks import Hooks
-from lazyneuron.record import UsageError
+from lazyneuron.errors import UsageError
+from lazyneuron.maps.attach import Hooks
+from lazyneuron.maps.owners import Inputs, as_call
 from lazyneuron.sites import Site, SiteChoice, find_sites
 
 _BITS = 16  # of a float's pattern, found in one pass over the data

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from lazyneuron.enforce.hooks import AtBare, AtDown, AtDropout, AtUp, SiteHook, site_hooks
-from lazyneuron.enforce.places import Inputs, Layout, dropouts_before_down, dummy_inputs, may_drop
 from lazyneuron.enforce.selection import Anneal, Selection, selection_from_dict
-from lazyneuron.record import UsageError
+from lazyneuron.errors import UsageError
+from lazyneuron.maps.owners import Inputs, Layout, dropouts_before_down, dummy_inputs, may_drop
 from lazyneuron.sites import Site, SiteChoice, find_sites, given_sites, unwrap
 
 CONFIG_KEY = "lazyneuron"

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lazyneuron.enforce.places import Inputs, Layout, dummy_inputs, numberless, run_hooked
-from lazyneuron.models.pretrained import first_line, quiet
-from lazyneuron.record import UsageError
+from lazyneuron.errors import UsageError
+from lazyneuron.load.pretrained import first_line, quiet
+from lazyneuron.maps.owners import Inputs, Layout, dummy_inputs, numberless, run_hooked
 from lazyneuron.sites import Site, find_sites, unwrap
 
 _SMOOTH = re.compile("gelu|silu|swish", re.IGNORECASE)

@@ -13,8 +13,8 @@ from typing import Any, Literal, Self, get_args
 import torch
 from torch import Tensor
 
-from lazyneuron.enforce.operators import group_topk, statistical_topk, threshold, topk
-from lazyneuron.record import UsageError
+from lazyneuron.errors import UsageError
+from lazyneuron.kernels.topk import group_topk, statistical_topk, threshold, topk
 from lazyneuron.sites import Site
 
 Form = Literal["spark", "gemma3n"]

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from lazyneuron.enforce.enforce import hooks_in_force
-from lazyneuron.enforce.places import Inputs, as_call
-from lazyneuron.measure.hooks import Hooks
-from lazyneuron.record import LazyneuronError, UsageError
+from lazyneuron.errors import LazyneuronError, UsageError
+from lazyneuron.maps.attach import Hooks
+from lazyneuron.maps.owners import Inputs, as_call
 from lazyneuron.sites import Site
 
 

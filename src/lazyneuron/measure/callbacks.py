@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from lazyneuron.errors import StoppedError, UsageError
 from lazyneuron.measure.monitor import Monitor, eager
 from lazyneuron.measure.trackers import PACKAGES
-from lazyneuron.record import StoppedError, UsageError
 from lazyneuron.sites import SiteChoice, is_tracing
 
 if TYPE_CHECKING:

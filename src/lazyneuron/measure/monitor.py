@@ -15,9 +15,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from lazyneuron.errors import UsageError
 from lazyneuron.measure.trackers import Trackers
 from lazyneuron.measure.watch import Probe, watch
-from lazyneuron.record import Record, RunFolder, Source, UsageError, device_name
+from lazyneuron.records.folder import RunFolder
+from lazyneuron.records.record import Record, Source, device_name
 from lazyneuron.sites import SiteChoice, is_tracing, numbered, unwrap
 
 if TYPE_CHECKING:

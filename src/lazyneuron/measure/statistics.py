@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lazyneuron.measure.count import Counts
+from lazyneuron.kernels.count import Counts
 
 MAX_POSITIONS = 4096
 

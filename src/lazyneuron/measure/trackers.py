@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lazyneuron.record import UsageError
+from lazyneuron.errors import UsageError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -8,8 +8,8 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from lazyneuron.measure.count import count
-from lazyneuron.measure.hooks import Hooks
+from lazyneuron.kernels.count import count
+from lazyneuron.maps.attach import Hooks
 from lazyneuron.measure.statistics import HISTOGRAMS, STATISTICS, mean, quantile
 from lazyneuron.sites import Site, SiteChoice, unwrap
 

@@ -1,0 +1,1 @@
+"""Operators on activation maps and weights: what each means in plain PyTorch, and its CPU kernel on torch's threads."""

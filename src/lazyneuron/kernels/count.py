@@ -1,0 +1,129 @@
+"""How many neurons of each token are active, and how often each neuron is: one exact pass over an activation map."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+RELATIVE_THRESHOLD = 0.01
+_ENTRIES_AT_A_TIME = 2**22
+PER_TOKEN = ("active", "nan", "relative", "positive", "energy_90", "energy_99", "shared")
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What one call's activation maps hold: B sequences of S tokens with F neurons, padding counted nowhere.
+
+    `firing_F` is how often each neuron was active; `tokens` has an int64 [B, S] for each name of `PER_TOKEN`, zero for
+    those that were not asked for.
+    """
+
+    firing_F: Tensor
+    tokens: dict[str, Tensor]
+    is_real_BS: Tensor
+
+
+def count(h_BSF: Tensor, is_real_BS: Tensor | None, *, relative: bool, energy: bool, shared: bool) -> Counts:
+    """Count the maps of one call; `is_real_BS` is False at padding (None: all tokens are real)."""
+    is_real_BS = h_BSF.new_ones(h_BSF.shape[:2], dtype=torch.bool) if is_real_BS is None else is_real_BS
+    firing_F, tokens_CBS = count_map(h_BSF, is_real_BS, relative, energy, shared)
+    return Counts(firing_F, dict(zip(PER_TOKEN, tokens_CBS.unbind(), strict=True)), is_real_BS)
+
+
+@torch.library.custom_op("lazyneuron::count_map", mutates_args=())
+def count_map(h_BSF: Tensor, is_real_BS: Tensor, relative: bool, energy: bool, shared: bool) -> tuple[Tensor, Tensor]:
+    """How often each neuron is active, int64 [F], and per token the counts of `PER_TOKEN`, int64 [7, B, S].
+
+    active: strictly nonzero entries. nan: NaN entries, which enter no other count. relative: entries of at least 1 % of
+    the token's largest magnitude; with it, positive: entries above zero. energy_90, energy_99: the fewest entries that
+    hold that share of the token's energy (sum of squares, in float64), 0 for a token of zeros. shared: neurons active
+    at this token and at the one before it in its sequence, 0 at the first and beside padding. At padding all are 0, as
+    are those not asked for.
+    """
+    _check(h_BSF, is_real_BS)
+    return by_chunks(h_BSF, is_real_BS, relative, energy, shared, _ENTRIES_AT_A_TIME, _count_rows)
+
+
+@count_map.register_kernel("cpu")
+def _(h_BSF: Tensor, is_real_BS: Tensor, relative: bool, energy: bool, shared: bool) -> tuple[Tensor, Tensor]:
+    _check(h_BSF, is_real_BS)
+    if h_BSF.dtype == torch.float64:
+        return by_chunks(h_BSF, is_real_BS, relative, energy, shared, _ENTRIES_AT_A_TIME, _count_rows)
+    from lazyneuron.kernels.count_cpu import count_rows
+
+    at_a_time = h_BSF.numel() if h_BSF.dtype == torch.float32 and h_BSF.is_contiguous() else _ENTRIES_AT_A_TIME
+    return by_chunks(h_BSF, is_real_BS, relative, energy, shared, at_a_time, count_rows)
+
+
+@count_map.register_fake
+def _(h_BSF: Tensor, is_real_BS: Tensor, relative: bool, energy: bool, shared: bool) -> tuple[Tensor, Tensor]:
+    integers = {"dtype": torch.int64, "device": h_BSF.device}
+    return torch.empty(h_BSF.shape[-1], **integers), torch.empty(len(PER_TOKEN), *is_real_BS.shape, **integers)
+
+
+def _check(h_BSF: Tensor, is_real_BS: Tensor) -> None:
+    if not h_BSF.is_floating_point():
+        raise ValueError(f"an activation map holds floating point numbers; got {h_BSF.dtype}")
+    if is_real_BS.dtype != torch.bool or is_real_BS.shape != h_BSF.shape[:-1]:
+        seen = f"{is_real_BS.dtype} {tuple(is_real_BS.shape)}"
+        raise ValueError(f"is_real_BS must be bool of shape {tuple(h_BSF.shape[:-1])}; got {seen}")
+
+
+CountRows = Callable[[Tensor, Tensor, Tensor, int, bool, bool, bool], tuple[Tensor, Tensor]]
+
+
+def by_chunks(
+    h_BSF: Tensor,
+    is_real_BS: Tensor,
+    relative: bool,
+    energy: bool,
+    shared: bool,
+    entries_at_a_time: int,
+    count_rows: CountRows,
+) -> tuple[Tensor, Tensor]:
+    """Run `count_rows` over some tokens at a time, so that what it needs besides the map stays small.
+
+    `count_rows(h_RF, is_real_T, is_pair_T, lead, relative, energy, shared)` counts the last T rows of R = lead + T, in
+    full precision; a lead of 1 shows it the token before, and `is_pair_T` says which tokens have a real one there.
+    """
+    h_TF, is_real_T = h_BSF.flatten(0, 1), is_real_BS.flatten()
+    is_pair_BS = pad(is_real_BS[:, :-1], (1, 0)) & is_real_BS if shared else is_real_BS
+    step = max(1, entries_at_a_time // max(1, h_TF.shape[1]))
+    firing_F = torch.zeros(h_TF.shape[1], dtype=torch.int64, device=h_TF.device)
+    tokens = []
+    for start in range(0, len(h_TF), step):
+        lead, part = int(start > 0), slice(start, start + step)
+        h_RF = h_TF[start - lead : start + step]
+        h_RF = h_RF if h_RF.dtype == torch.float64 else h_RF.float()
+        firing, found = count_rows(h_RF, is_real_T[part], is_pair_BS.flatten()[part], lead, relative, energy, shared)
+        firing_F += firing
+        tokens.append(found)
+    tokens_CT = torch.cat(tokens, 1) if tokens else firing_F.new_zeros(len(PER_TOKEN), 0)
+    return firing_F, tokens_CT.view(len(PER_TOKEN), *is_real_BS.shape)
+
+
+def _count_rows(
+    h_RF: Tensor, is_real_T: Tensor, is_pair_T: Tensor, lead: int, relative: bool, energy: bool, shared: bool
+) -> tuple[Tensor, Tensor]:
+    """The reference: plain PyTorch, on any device and without waiting for it."""
+    is_nan_RF = h_RF.isnan()
+    size_RF = h_RF.abs().masked_fill_(is_nan_RF, 0)
+    active_RF = size_RF > 0
+    size_TF, active_TF = size_RF[lead:], active_RF[lead:] & is_real_T[:, None]
+    counts = {"active": active_TF.sum(1), "nan": is_nan_RF[lead:].sum(1)}
+    if relative:
+        threshold_T1 = RELATIVE_THRESHOLD * size_TF.amax(1, keepdim=True)
+        counts["relative"] = (active_TF & (size_TF >= threshold_T1)).sum(1)
+        counts["positive"] = (h_RF[lead:] > 0).sum(1)
+    if energy:
+        held_TF = size_TF.double().square_().sort(1, descending=True).values.cumsum_(1)
+        for name, share in (("energy_90", 0.90), ("energy_99", 0.99)):
+            total_T1 = held_TF[:, -1:]
+            counts[name] = ((held_TF < share * total_T1).sum(1) + 1) * (total_T1[:, 0] > 0)
+    if shared:
+        before_RF = active_RF if lead else pad(active_RF, (0, 0, 1, 0))
+        counts["shared"] = (active_TF & before_RF[: len(is_real_T)]).sum(1) * is_pair_T
+    nothing_T = torch.zeros_like(counts["active"])
+    return active_TF.sum(0), torch.stack([counts.get(name, nothing_T) * is_real_T for name in PER_TOKEN])

@@ -1,0 +1,1 @@
+"""Users' models by name, and what feeds them."""

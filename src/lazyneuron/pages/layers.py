@@ -1,0 +1,148 @@
+"""Measured models by layer: records to one value per site, and the colours and axes that their charts share."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import altair as alt
+
+from lazyneuron.pages.charts import Row, Run, concat
+from lazyneuron.records.record import Record
+
+NEARLY_ALL = 0.99
+PLAIN = "format(datum.value, '~g')"
+_WIDE = 600
+_STACKS = ["encoder", "decoder"]
+_NOT_RELU = ("leaky", "prelu", "rrelu")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """What was measured at one site: finite numbers by their `what`, curves as points (x, value) in order of x.
+
+    `layer` is the record's number, `row` the site's place in its stack, from 0; they differ where sites share a layer.
+    """
+
+    stack: str
+    layer: int
+    row: int
+    site: str
+    activation: str
+    d_ff: int | None
+    num_tokens: int | None
+    numbers: dict[str, float]
+    curves: dict[str, list[tuple[float, float]]]
+
+    def quantile(self, q: float) -> float | None:
+        """The number of active neurons that a fraction `q` of the tokens do not exceed, if it was recorded."""
+        return dict(self.curves.get("num_active_quantile", [])).get(q)
+
+
+def is_measured(run: Run) -> bool:
+    """Whether the run measured a model as it is, rather than trained one or checked a theorem."""
+    return run.config.get("name") == "measure" or any(record.recipe == "measure" for record in run.records)
+
+
+def layers_of(run: Run) -> list[Layer]:
+    """The sites of a measured model in order of stack and layer, each with all that its records say."""
+    by_place: dict[tuple[str, int | None, str], list[Record]] = defaultdict(list)
+    for record in run.records:
+        by_place[record.stack, record.layer, record.site].append(record)
+    sites = {site["name"]: site for site in run.config.get("sites", [])}
+    found: list[Layer] = []
+    for place in sorted(by_place, key=lambda at: (_STACKS.index(at[0]) if at[0] in _STACKS else 2, at[1] or 0)):
+        stack, number, name = place
+        numbers: dict[str, float] = {}
+        curves: dict[str, dict[float, float]] = defaultdict(dict)
+        for record in by_place[place]:
+            if record.x is not None and math.isfinite(record.value):
+                curves[record.what][record.x] = record.value
+            elif math.isfinite(record.value):
+                numbers[record.what] = record.value
+        site, row = sites.get(name, {}), sum(other.stack == stack for other in found)
+        activation = " ".join(filter(None, ["gated" if site.get("is_gated") else "", str(site.get("activation", ""))]))
+        size = round(numbers.get("num_active", 0) / density) if (density := numbers.get("density")) else None
+        layer = Layer(
+            stack=stack, layer=row if number is None else number, row=row, site=name,
+            activation=activation, d_ff=site.get("d_ff", size),
+            num_tokens=by_place[place][-1].num_tokens, numbers=numbers,
+            curves={what: sorted(curve.items()) for what, curve in curves.items()},
+        )  # fmt: skip
+        found.append(layer)
+    return found
+
+
+def is_dense(layers: Sequence[Layer]) -> bool:
+    """Whether nearly every neuron of every layer is active: then a chart of which ones are shows nothing."""
+    found = [layer.numbers["density"] for layer in layers if "density" in layer.numbers]
+    return bool(found) and min(found) > NEARLY_ALL
+
+
+def is_smooth(layer: Layer) -> bool:
+    """Whether the activation hardly ever gives an exact zero, as GELU and SiLU do."""
+    return not _is_relu_like(layer) and layer.numbers.get("density", 0) > 0.5
+
+
+def has_positive(layer: Layer) -> bool:
+    """Whether the fraction above zero was recorded and says something: of a ReLU it is the density once more."""
+    is_known = layer.activation not in ("", "gated")
+    return "positive" in layer.numbers and (is_smooth(layer) or (is_known and not _is_relu_like(layer)))
+
+
+def _is_relu_like(layer: Layer) -> bool:
+    name = layer.activation.lower()
+    return "relu" in name and not any(other in name for other in _NOT_RELU)
+
+
+def at_layer(layer: Layer) -> Row:
+    """The fields of a row that say where it was measured."""
+    keys = ("stack", "layer", "row", "site", "num_tokens")
+    return {key: getattr(layer, key) for key in keys}
+
+
+def layer_color(layers: Sequence[Layer], legend: bool = True) -> alt.Color:
+    """Layers as colours, the same in all panels; the legend has a column for each 14."""
+    numbers = sorted({layer.layer for layer in layers})
+    columns = math.ceil(len(numbers) / 14) if len(numbers) > 14 else alt.Undefined
+    shown = alt.Legend(title="layer", columns=columns, symbolLimit=0) if legend else None
+    return alt.Color("layer:O", sort="ascending", scale=alt.Scale(domain=numbers), legend=shown)
+
+
+def side_by_side(panels: list[Any], *, pick: str = "", legend_columns: int = 1) -> dict[str, Any]:
+    """The panels as `concat` joins them; one alone is drawn wider."""
+    if len(panels) == 1:
+        panels = [panels[0].properties(width=_WIDE)]
+    return concat(panels, pick=pick, legend_columns=legend_columns)
+
+
+def row_axis(rows: list[Row], field: str, top: float = -0.5) -> alt.Y:
+    """Layers from top to bottom by `row`, each labelled with its number."""
+    numbers = dict(sorted((row["row"], row["layer"]) for row in rows))
+    labels = f"{list(numbers.values())}[indexof({list(numbers)}, datum.value)]"
+    scale = alt.Scale(domain=[max(numbers) + 0.5, top], nice=False, zero=False)
+    axis = alt.Axis(values=list(numbers), labelExpr=labels, grid=False, ticks=False, domain=False, titlePadding=14)
+    return alt.Y(f"{field}:Q", title="layer", scale=scale, axis=axis)
+
+
+def nice_top(values: Iterable[float | None]) -> float:
+    """The least of 1, 2 and 5 times a power of ten that no percentage exceeds: where an axis of them may end."""
+    largest = max((value for value in values if value), default=100.0)
+    power = math.floor(math.log10(largest))
+    return min(100.0, next(top for digit in (1, 2, 5, 10) if (top := float(f"{digit}e{power}")) >= largest))
+
+
+def log_axis(values: Iterable[float | None], title: str, zero: str = "0", top: float = 100) -> alt.Y:
+    """A logarithmic axis of `value` up to `top`; zeros, which have no place on it, stand at its foot under `zero`."""
+    found = [value for value in values if value is not None]
+    low = min([*(value for value in found if value > 0), top / 5])
+    digits = (1,) if low < top / 5000 else (5, 2, 1)
+    powers = range(math.ceil(math.log10(top)), math.floor(math.log10(low)) - 3, -1)
+    ticks = [tick for power in powers for digit in digits if (tick := float(f"{digit}e{power}")) <= top]
+    has_zeros = any(value == 0 for value in found)
+    foot = next(tick for tick in ticks if tick <= (low / 2 if has_zeros else low))
+    shown = f"datum.value < {1.01 * foot:.3g} ? '{zero}' : {PLAIN}" if has_zeros else PLAIN
+    axis = alt.Axis(values=[tick for tick in ticks if tick >= foot], labelExpr=shown, labelOverlap=True)
+    scale = alt.Scale(type="log", domain=[foot, top], clamp=True, nice=False)
+    return alt.Y("value:Q", title=title, scale=scale, axis=axis)

@@ -1,0 +1,231 @@
+"""Charts of runs that trained a model: density, loss and accuracy."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+import altair as alt
+
+from lazyneuron.pages.charts import (
+    Figure,
+    Row,
+    Run,
+    concat,
+    grouped,
+    inline,
+    layered,
+    picked,
+    rounded,
+    seed_field,
+    shown,
+    tooltips,
+)
+from lazyneuron.records.record import Record
+
+MAX_POINTS_PER_LINE = 300
+SPLITS = {"train": "training data", "eval": "evaluation data", "": "all data"}
+
+
+def last_steps(records: Iterable[Record]) -> dict[tuple[int, str], int]:
+    """The step to call "the end" for each (seed, split): the last one that all splits have, else each one's last."""
+    steps: dict[int, dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
+    for record in records:
+        steps[record.seed][record.split].add(record.step or 0)
+    found = {}
+    for seed, by_split in steps.items():
+        common = set.intersection(*by_split.values())
+        found |= {(seed, split): max(common or own) for split, own in by_split.items()}
+    return found
+
+
+def at_the_end(records: Sequence[Record]) -> list[Record]:
+    """Those records that belong to the last step."""
+    last = last_steps(records)
+    return [record for record in records if last[record.seed, record.split] == (record.step or 0)]
+
+
+def density_over_training(
+    run: Run, name: str, compare: bool = False, levels: Sequence[tuple[float, str]] = ()
+) -> Figure | None:
+    """Figure 1: the density of each layer over the steps, one panel per stack, one line per layer (and seed).
+
+    `levels` are percentages to draw as dashed lines, each with a note.
+    """
+    records = run.pick("density")
+    split = "train" if any(record.split == "train" for record in records) else "eval"
+    if not (rows := [_density_row(run, record) for record in records if record.split == split]):
+        return None
+    color = alt.Color("layer:O", title="layer", sort="ascending")
+    x, y = step_axis(_last(rows)), _percent_axis([*rows, *({"percent": percent} for percent, _ in levels)])
+    by_seed = " A line for each layer and seed." if seed_field(rows) else ""
+    panels = []
+    for stack, part in grouped(rows, "stack"):
+        base = alt.Chart(inline(part)).encode(x=x, y=y, color=color, opacity=picked(), detail=["seed:N", "site:N"])
+        lines = base.mark_line(strokeWidth=1.8, strokeJoin="round")
+        points = base.mark_circle(size=26).encode(
+            tooltip=tooltips("stack", "layer", "site", "step", "percent", *seed_field(rows))
+        )
+        panels.append(layered([_half(), *(_level(*level) for level in levels), lines, points], stack))
+    return Figure(
+        name=name,
+        title=f"Density of each layer while training: {shown(run, with_label=compare)}",
+        caption=f"Share of active neurons per MLP layer at each step, on {SPLITS[split]}. Both axes are logarithmic; "
+        f"step 0 is the untrained model.{by_seed} Click a layer in the legend to single it out, "
+        "beside the panels to see all.",
+        spec=concat(panels, pick="layer", legend_columns=6),
+    )
+
+
+def mean_density(runs: Sequence[Run], name: str) -> Figure | None:
+    """The mean over layers of the density while training, one line per run: to compare runs."""
+    rows = []
+    for run in runs:
+        values: dict[tuple[str, int, int], list[float]] = defaultdict(list)
+        for record in run.pick("density"):
+            if record.split == "train":
+                values[record.stack, record.seed, record.step or 0].append(record.value)
+        for (stack, seed, step), found in values.items():
+            percent = rounded(100 * sum(found) / len(found))
+            rows.append({"run": run.label, "stack": stack, "seed": seed, "step": step, "percent": percent})
+    if not rows:
+        return None
+    color = alt.Color("run:N", title="result folder", sort=None, scale=alt.Scale(domain=[run.label for run in runs]))
+    x, y = step_axis(_last(rows)), _percent_axis(rows, "mean density (% of neurons active)")
+    panels = []
+    for stack, part in grouped(rows, "stack"):
+        base = alt.Chart(inline(part)).encode(x=x, y=y, color=color, opacity=picked(), detail=["seed:N"])
+        points = base.mark_circle(size=30).encode(tooltip=tooltips("run", "step", "percent", *seed_field(rows)))
+        panels.append(layered([_half(), base.mark_line(strokeWidth=2), points], stack))
+    return Figure(
+        name=name,
+        title=f"Mean density while training, compared: {shown(runs[0])}",
+        caption="Mean over the layers of the share of active neurons, on training data, one line per result folder"
+        f"{' and seed' if seed_field(rows) else ''}. "
+        "Click a folder in the legend to single it out, beside the panels to see all.",
+        spec=concat(panels, pick="run"),
+    )
+
+
+def density_by_layer(runs: Sequence[Run], name: str) -> Figure | None:
+    """Figure 2: the density at the end by layer, training against evaluation data, one panel per run and stack."""
+    rows = [_density_row(run, record) for run in runs for record in at_the_end(run.pick("density"))]
+    if not rows:
+        return None
+    seen = [shown for shown in SPLITS.values() if any(row["data"] == shown for row in rows)]
+    panels = []
+    for label, of_run in grouped(rows, "run"):
+        for stack, part in grouped(of_run, "stack"):
+            base = alt.Chart(inline(part)).encode(
+                x=alt.X("layer:O", title="layer", axis=alt.Axis(labelAngle=0, grid=False)),
+                y=_percent_axis(rows),
+                color=alt.Color("data:N", title="measured on", scale=alt.Scale(domain=seen)),
+                opacity=picked(),
+                detail=["seed:N"],
+            )
+            shape = alt.Shape("data:N", title="measured on", scale=alt.Scale(domain=seen, range=["circle", "diamond"]))
+            tooltip = tooltips("stack", "layer", "site", "data", "step", "percent", "num_tokens", *seed_field(rows))
+            points = base.mark_point(size=70, filled=True).encode(shape=shape, tooltip=tooltip)
+            title = " · ".join(filter(None, [label if len(runs) > 1 else "", stack]))
+            panels.append(layered([_half(), base.mark_line(strokeWidth=1.8), points], title))
+    by_seed = ", a line for each seed" if seed_field(rows) else ""
+    on_which = told = ""
+    if len({row["data"] for row in rows}) > 1:
+        on_which = ", on the data it was trained on and on data it has not seen"
+        told = " The paper's Figure 2b finds that the two lie close together."
+    return Figure(
+        name=name,
+        title=f"Density by layer at the end of training: {shown(runs[0])}",
+        caption=f"Share of active neurons per layer at the last measured step{on_which}{by_seed}.{told}",
+        spec=concat(panels, pick="data"),
+    )
+
+
+def loss_and_accuracy(runs: Sequence[Run], name: str) -> Figure | None:
+    """Loss and accuracy over the steps, one panel each; training is solid, evaluation dashed."""
+    units = {"loss": "loss (nats)", "accuracy": "accuracy (%)"}
+    panels, compare = [], len(runs) > 1
+    rows = {what: [row for run in runs for row in _curve_rows(run, what)] for what in units}
+    seen = [shown for shown in SPLITS.values() if any(row["data"] == shown for part in rows.values() for row in part)]
+    data = alt.Scale(domain=seen)
+    dashes = alt.Scale(domain=seen, range=[[1, 0], [5, 3], [2, 2]][: len(seen)])
+    legend = alt.Legend(symbolType="stroke", symbolSize=300)
+    by_run = alt.Color("run:N", title="result folder", scale=alt.Scale(domain=[r.label for r in runs]), legend=legend)
+    for what, part in rows.items():
+        if not part:
+            continue
+        base = alt.Chart(inline(part)).encode(
+            x=step_axis(_last(part)),
+            y=alt.Y("value:Q", title=units[what], scale=alt.Scale(zero=False, nice=True)),
+            color=by_run if compare else alt.Color("data:N", title="measured on", scale=data, legend=legend),
+            strokeDash=alt.StrokeDash("data:N", title="measured on", scale=dashes, legend=legend),
+            opacity=picked(),
+            detail=["seed:N"],
+        )
+        tooltip = tooltips(*(["run"] if compare else []), "data", "step", "value", *seed_field(part))
+        points = base.mark_circle(size=22).encode(tooltip=tooltip, strokeDash=alt.Undefined)
+        panels.append(layered([base.mark_line(strokeWidth=1.8), points], what))
+    if not panels:
+        return None
+    return Figure(
+        name=name,
+        title=f"Loss and accuracy while training: {shown(runs[0])}",
+        caption="Loss and, where it was measured, accuracy of the prediction at each step (logarithmic from step 1)."
+        f" A line with more than {MAX_POINTS_PER_LINE} records is thinned to that many.",
+        spec=concat(panels, pick="run" if compare else "data"),
+    )
+
+
+def _density_row(run: Run, record: Record) -> Row:
+    keys = ("stack", "layer", "site", "seed", "num_tokens")
+    row = {key: getattr(record, key) for key in keys} | {"run": run.label, "step": record.step or 0}
+    return row | {"data": SPLITS.get(record.split, record.split), "percent": rounded(100 * record.value)}
+
+
+def _curve_rows(run: Run, what: str) -> list[Row]:
+    """Rows of one curve per seed and split, each thinned evenly along the logarithm of the step."""
+    lines: dict[tuple[int, str], dict[int, float]] = defaultdict(dict)
+    for record in run.pick(what):
+        lines[record.seed, record.split][record.step or 0] = record.value * (100 if what == "accuracy" else 1)
+    rows = []
+    for (seed, split), line in lines.items():
+        steps = sorted(line)
+        if len(steps) > MAX_POINTS_PER_LINE:
+            width = math.log1p(steps[-1]) / (MAX_POINTS_PER_LINE - 1)
+            steps = sorted({int(math.log1p(step) / width): step for step in reversed(steps)}.values())
+        shared = {"run": run.label, "seed": seed, "data": SPLITS.get(split, split)}
+        rows += [shared | {"step": step, "value": rounded(line[step])} for step in steps]
+    return rows
+
+
+def _last(rows: list[Row]) -> int:
+    return max(1, *(row["step"] for row in rows), 1)
+
+
+def step_axis(last: int) -> alt.X:
+    """Steps from 0 to `last`, logarithmic from 1 on."""
+    ticks = [0, *(10**power for power in range(len(str(last))))]
+    axis = alt.Axis(values=ticks, labelExpr="format(datum.value, '~s')", grid=False)
+    scale = alt.Scale(type="symlog", constant=1, domain=[0, last], nice=False)
+    return alt.X("step:Q", title="training step", scale=scale, axis=axis)
+
+
+def _percent_axis(rows: list[Row], title: str = "density (% of neurons active)") -> alt.Y:
+    """A logarithmic axis up to 100 %; zeros, which have no place on it, are drawn at its foot."""
+    positive = [row["percent"] for row in rows if row["percent"]]
+    low = min([*positive, 20.0])
+    ticks = [digit * 10.0**power for power in range(2, -9, -1) for digit in (5, 2, 1) if digit * 10.0**power <= 100]
+    foot = max(tick for tick in [*ticks, 0.0] if tick < low or tick == 0.0) or low
+    shown = [float(f"{tick:.1g}") for tick in ticks if tick >= foot]
+    scale = alt.Scale(type="log", domain=[foot, 100], clamp=True, nice=False)
+    return alt.Y("percent:Q", title=title, scale=scale, axis=alt.Axis(values=shown, format="~g", labelOverlap=True))
+
+
+def _half() -> alt.LayerChart:
+    """The level of a layer whose neurons fire by the toss of a coin, as at initialisation."""
+    return _level(50, "50 %")
+
+
+def _level(percent: float, note: str) -> alt.LayerChart:
+    base = alt.Chart(inline([{"percent": percent, "note": note}])).encode(y="percent:Q")
+    text = base.mark_text(style="note", align="right", dy=-7).encode(x=alt.value("width"), text="note:N")
+    return alt.LayerChart(layer=[base.mark_rule(style="reference"), text])

@@ -1,0 +1,1 @@
+"""ImageNet-C's corruptions (arXiv 1903.12261)."""

@@ -1,0 +1,75 @@
+"""Which runs the recipes ask for, in which order they may start, and what they cost."""
+
+from collections.abc import Iterable, Sequence, Set
+from dataclasses import dataclass
+
+from rich.console import Console
+
+from lazyneuron.paper.estimate import costs, in_words
+from lazyneuron.paper.options import Options, with_options
+from lazyneuron.paper.recipe import Recipe
+from lazyneuron.paper.runs import TIMED, Run, folder_name, needs
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run with one seed, and the recipe that asked for it first."""
+
+    run: Run
+    seed: int
+    recipe: str
+
+    @property
+    def name(self) -> str:
+        return folder_name(self.run.name, self.seed)
+
+    @property
+    def needs(self) -> set[str]:
+        """The jobs whose models it reads."""
+        return {folder_name(training.name, self.seed) for training in needs(self.run)}
+
+
+def jobs_of(recipes: Iterable[Recipe], options: Options) -> list[Job]:
+    """Each run of the recipes once per seed, after those that it needs; those that time run last, alone."""
+    found: dict[str, Job] = {}
+    for recipe in recipes:
+        for own in recipe.runs:
+            run = with_options(own, options)
+            for part in (*needs(run), run):
+                for seed in options.chosen_seeds:
+                    job = Job(part, seed, recipe.name)
+                    found.setdefault(job.name, job)
+    return sorted(found.values(), key=lambda job: isinstance(job.run, TIMED))
+
+
+def say_costs(
+    recipes: Sequence[Recipe], jobs: Sequence[Job], todo: Sequence[Job], options: Options, console: Console
+) -> None:
+    """One line per recipe, before anything starts: its runs, those that are done, and how long the others will take."""
+    names = {job.name for job in todo}
+    seconds = costs([job.run for job in todo])
+    total = 0.0
+    for recipe in recipes:
+        own = [job for job in jobs if job.recipe == recipe.name]
+        left = [job for job in own if job.name in names]
+        cost = sum(seconds[job.run.name] for job in left) / options.jobs_at_a_time
+        total += cost
+        done = f", {len(own) - len(left)} done" if len(left) < len(own) else ""
+        rest = f", {in_words(cost)}" if left else ""
+        shared = "" if own else "shares the runs of others"
+        count = f"{len(own)} run{'s' * (len(own) != 1)}{done}{rest}" if own else shared
+        console.print(f"{recipe.name}: {recipe.figure}; {count}", highlight=False, soft_wrap=True)
+    if todo:
+        where = f"on this machine, {options.jobs_at_a_time} at a time"
+        text = f"{where}: in all {in_words(total)}; results in {options.folder}"
+        console.print(text, highlight=False, soft_wrap=True)
+
+
+def next_job(waiting: Sequence[Job], working: Sequence[Job], missing: Set[str], jobs_at_a_time: int) -> Job | None:
+    """The next job that may start: its models are there, and nothing runs beside one that times."""
+    if len(working) >= jobs_at_a_time or any(isinstance(job.run, TIMED) for job in working):
+        return None
+    for job in waiting:
+        if not job.needs & missing and not (isinstance(job.run, TIMED) and working):
+            return job
+    return None

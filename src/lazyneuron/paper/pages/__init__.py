@@ -1,0 +1,1 @@
+"""The paper's experiments as charts, tables and sections of a page."""

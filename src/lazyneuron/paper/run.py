@@ -1,0 +1,266 @@
+"""Runs of recipes side by side, each in a process and a folder of its own; then verdicts."""
+
+import multiprocessing
+import os
+import queue
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from lazyneuron.errors import LazyneuronError, StoppedError, UsageError
+from lazyneuron.paper.jobs import Job, jobs_of, next_job, say_costs
+from lazyneuron.paper.options import Options, num_cores
+from lazyneuron.paper.progress import Display, Progress
+from lazyneuron.paper.recipes import RECIPES, find_recipes
+from lazyneuron.paper.runs import Latency, Run, Theory, Training, run_config
+from lazyneuron.records.folder import RunFolder
+from lazyneuron.records.record import Verdict
+from lazyneuron.training.stop import stop_signals
+
+_PRELOADED = [
+    "transformers.models.t5.modeling_t5",
+    "transformers.models.vit.modeling_vit",
+    "lazyneuron.training.loop",
+]
+
+
+def cache_folder() -> Path:
+    """Where tokenized text is kept: $LAZYNEURON_CACHE, or `lazyneuron` below the user's cache folder."""
+    if named := os.environ.get("LAZYNEURON_CACHE"):
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lazyneuron"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What `reproduce` came to: verdicts on all runs in the folder, and the failures of runs that did not end."""
+
+    folder: Path
+    verdicts: list[Verdict]
+    failures: list[LazyneuronError]
+
+
+def reproduce(options: Options, console: Console) -> Outcome:
+    """Run what is not done yet and judge the claims.
+
+    Raises `UsageError` where another argument or file is needed, and `StoppedError` after Ctrl-C: what is
+    done is judged, and the same call goes on. A run that fails otherwise leaves the others to their end, and its
+    failure in the outcome.
+    """
+    recipes = find_recipes(options.names, options.scale)
+    parent = RunFolder(options.folder, options.what())
+    jobs = jobs_of(recipes, options)
+    todo = [job for job in jobs if not (parent.path / job.name / "done").exists()]
+    say_costs(recipes, jobs, todo, options, console)
+    run_them = _run_here if "LOCAL_RANK" in os.environ else _run_all
+    try:
+        failures = run_them(todo, parent.path, options, console)
+    except StoppedError:
+        if is_first_process():
+            judge(parent)
+        raise
+    for failure in failures:
+        if isinstance(failure, UsageError):
+            raise failure
+    return Outcome(parent.path, judge(parent) if is_first_process() else [], failures)
+
+
+def judge(parent: RunFolder) -> list[Verdict]:
+    """Judge every claim whose runs are done in a folder; write verdicts and recipes there, give the verdicts back.
+
+    A recipe of which only runs are done that recipes before it share is not judged: nobody asked for it.
+    """
+    by_seed: dict[int, dict[str, Any]] = {}
+    for member in filter(RunFolder.is_done, parent.members()):
+        by_seed.setdefault(member.config["seed"], {})[member.config["name"]] = member.records()
+    verdicts: dict[tuple[str, str], Verdict] = {}
+    present = {name for runs in by_seed.values() for name in runs}
+    recipes, before = find_recipes(RECIPES, parent.config["scale"]), set[str]()
+    for recipe in recipes:
+        own = {run.name for run in recipe.runs} - before
+        before |= own
+        if own and not own & present:
+            continue
+        for claim in recipe.claims:
+            there = {seed: runs for seed, runs in sorted(by_seed.items()) if set(claim.runs) <= runs.keys()}
+            if there:
+                found = claim.verdict(recipe.name, there)
+                verdicts.setdefault((found.claim, found.on), found)
+    parent.write_verdicts(verdicts.values())
+    parent.write_recipes(recipe.to_dict() for recipe in recipes)
+    return list(verdicts.values())
+
+
+@dataclass(frozen=True)
+class _Ended:
+    """How a run came to its end: `is_stopped` where it was told to stop, and saved what it had."""
+
+    name: str
+    failure: str = ""
+    is_stopped: bool = False
+    is_usage: bool = False
+    trace: str = ""
+
+    def error(self) -> LazyneuronError:
+        error = (UsageError if self.is_usage else LazyneuronError)(self.failure)
+        error.add_note(self.trace)
+        return error
+
+
+def _context() -> Any:
+    """Processes forked from one that has imported what all need, where there are such; else each imports it again."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_PRELOADED)
+    return context
+
+
+def _run_all(todo: Sequence[Job], path: Path, options: Options, console: Console) -> list[LazyneuronError]:
+    """Run each in a process of its own, some at a time; the failures, if there are any.
+
+    A `UsageError` stops the others, which save what they have; after any other failure they go on to their end, but
+    for those that need its model.
+    """
+    context = _context()
+    messages: Any = context.Queue()
+    waiting, failures = list(todo), []
+    working: dict[str, tuple[Job, Any]] = {}
+    missing, lost = {job.name for job in todo}, set()
+    with stop_signals() as stop, Display(console) as display:
+        while working or (waiting and not stop):
+            while not stop and (
+                job := next_job(waiting, [own for own, _ in working.values()], missing, options.jobs_at_a_time)
+            ):
+                waiting.remove(job)
+                arguments = (job, path / job.name, options, messages)
+                process = context.Process(target=_work, args=arguments)
+                working[job.name] = job, process
+                with _ignored_interrupt():
+                    process.start()
+                display.update(Progress(job.name, 0, getattr(job.run, "num_steps", 1), note="starting"))
+            if not working:
+                break
+            for _, process in working.values() if stop else ():
+                process.terminate()
+            message = _message(messages, working)
+            if isinstance(message, Progress):
+                display.update(message)
+            elif isinstance(message, _Ended) and message.name in working:
+                working.pop(message.name)[1].join()
+                if message.is_stopped and stop:
+                    continue
+                if message.failure:
+                    failures.append(message.error())
+                    lost.add(message.name)
+                    stop += [0] * message.is_usage
+                else:
+                    missing.discard(message.name)
+                    display.done(message.name, len(todo) - len(missing), len(todo))
+    if stop and not failures:
+        raise StoppedError("stopped; what was done is saved. The same command goes on from there")
+    for job in waiting if not stop else ():
+        failures.append(LazyneuronError(f"{job.name} waits for {', '.join(sorted(job.needs & lost))}: run again"))
+    return failures
+
+
+def _message(messages: Any, working: dict[str, tuple[Job, Any]]) -> Any:
+    """The next message of the children, None after a while without; a child that is dead without a word has ended."""
+    try:
+        return messages.get(timeout=0.5)
+    except queue.Empty:
+        dead = [name for name, (_, process) in working.items() if not process.is_alive()]
+    try:
+        return messages.get(timeout=0.1)
+    except queue.Empty:
+        return _Ended(dead[0], f"{dead[0]}: its process died: run again", is_stopped=True) if dead else None
+
+
+def _run_here(todo: Sequence[Job], path: Path, options: Options, console: Console) -> list[LazyneuronError]:
+    """Under torchrun: all processes share each training, one after the other; then the first alone does the rest.
+
+    The first failure ends all of it: the other processes could not know of it.
+    """
+    with Display(console) as display:
+        for job in sorted(todo, key=lambda job: not isinstance(job.run, Training)):
+            if is_first_process() or isinstance(job.run, Training):
+                report = display.update if is_first_process() else lambda progress: None
+                execute(job.run, path / job.name, job.seed, options, report)
+    return []
+
+
+def is_first_process() -> bool:
+    """Whether this process writes and shows results: the only one, or torchrun's rank 0."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def _ignored_interrupt() -> Iterator[None]:
+    """Child processes started here ignore Ctrl-C: it reaches them through their parent, as SIGTERM, in good order."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    old = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, old)
+
+
+def _work(job: Job, path: Path, options: Options, messages: Any) -> None:
+    """The body of a child process: one run, its progress and its end sent as messages."""
+    name = job.name
+
+    def report(progress: Progress) -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None and not parent.is_alive():
+            os.kill(os.getpid(), signal.SIGTERM)
+        messages.put(replace(progress, name=name))
+
+    try:
+        execute(job.run, path, job.seed, options, report)
+        ended = _Ended(name)
+    except LazyneuronError as error:
+        text = f"{name} was stopped from outside: run again to go on" if isinstance(error, StoppedError) else str(error)
+        ended = _Ended(
+            name, text, isinstance(error, StoppedError), isinstance(error, UsageError), traceback.format_exc()
+        )
+    except OSError as error:
+        text = f"{name}: {error.strerror or error} ({error.filename or path}): mend that, then run again to go on"
+        ended = _Ended(name, text, trace=traceback.format_exc())
+    except Exception as error:
+        first = str(error).partition("\n")[0]
+        text = f"{name} failed: {type(error).__name__}: {first} (--debug shows where)"
+        ended = _Ended(name, text, trace=traceback.format_exc())
+    messages.put(ended)
+
+
+def execute(run: Run, path: Path, seed: int, options: Options, report: Callable[[Progress], None]) -> None:
+    """Carry out one run in this process, in the folder `path`, from where it was left."""
+    import torch
+
+    from lazyneuron.paper.task import load_batches
+    from lazyneuron.paper.theory_run import check_theory
+    from lazyneuron.training.loop import train
+
+    cache = cache_folder()
+    if run.num_threads is None:
+        alone = num_cores()
+        torch.set_num_threads(alone if isinstance(run, Latency) else options.threads_per_run)
+    if isinstance(run, Theory):
+        check_theory(run, RunFolder(path, run_config(run, seed)), cache, seed=seed, report=report)
+    elif isinstance(run, Training):
+        batches = load_batches(run, seed, cache)
+        folder = RunFolder(path, run_config(run, seed, batches.fingerprint))
+        train(run, folder, batches, seed=seed, device=options.device, sharded=options.shard, report=report)
+    else:
+        from lazyneuron.paper.studies import study
+
+        study(run, RunFolder(path, run_config(run, seed)), cache, seed=seed, device=options.device, report=report)

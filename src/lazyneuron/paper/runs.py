@@ -1,0 +1,245 @@
+"""Runs: what one process does in one folder. Trainings, and studies of what they trained."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from lazyneuron.data.images import Augmentation
+from lazyneuron.enforce.selection import Selection
+from lazyneuron.errors import UsageError
+from lazyneuron.paper.models import MIXER_SIZES, T5_SIZES, VIT_SIZES
+
+_IMAGE_SIZES: dict[str, Any] = {"vit": VIT_SIZES, "mixer": MIXER_SIZES, "mlp": {"mlp": None}}
+_MODELS = {"vit": "ViT", "mixer": "Mixer", "mlp": "MLP"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class T5Task:
+    """Span corruption of `text` by a T5 v1.0, on inputs of `input_length` tokens (512 have targets of 114)."""
+
+    size: str
+    text: str = "python"
+    vocab_size: int = 4096
+    input_length: int = 64
+    num_layers: int | None = None
+    d_ff: int | None = None
+    max_text_bytes: int = 100_000_000
+    hidden_act: str = "relu"
+
+    def __post_init__(self) -> None:
+        if self.size not in T5_SIZES:
+            raise UsageError(f"no T5 size {self.size!r}: choose one of {', '.join(T5_SIZES)}")
+        if self.input_length < 8:
+            raise UsageError(f"input_length must be 8 tokens or more; got {self.input_length}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageTask:
+    """Classification of `images` by a ViT, an MLP-Mixer or a 2-layer MLP, augmented as `augmentation` says.
+
+    The augmentation's canvas is the model's input. `data_share` of the training images are used, of the first
+    `class_share` of the classes (two or more). `random_labels` is the share of training labels that are redrawn,
+    uniformly over all classes. `pixels` "random" puts i.i.d. pixels, uniform in [-1, 1], in the place of every image;
+    "fresh" draws pixels and labels anew for every batch, so that none is seen twice, and measures density on other
+    such images (arXiv 2210.06313, Figure 5).
+    """
+
+    augmentation: Augmentation
+    model: Literal["vit", "mixer", "mlp"] = "vit"
+    size: str
+    images: str = "digits"
+    num_layers: int | None = None
+    d_ff: int | None = None
+    patch_size: int | None = None
+    hidden_act: str = "relu"
+    class_share: float = 1.0
+    data_share: float = 1.0
+    random_labels: float = 0.0
+    pixels: Literal["real", "random", "fresh"] = "real"
+
+    def __post_init__(self) -> None:
+        sizes = _IMAGE_SIZES[self.model]
+        if self.size not in sizes:
+            raise UsageError(f"no {_MODELS[self.model]} size {self.size!r}: choose one of {', '.join(sizes)}")
+        for name, share in (("data_share", self.data_share), ("class_share", self.class_share)):
+            if not 0 < share <= 1:
+                raise UsageError(f"{name} must be above 0 and at most 1; got {share}")
+        if not 0 <= self.random_labels <= 1:
+            raise UsageError(f"random_labels must be between 0 and 1; got {self.random_labels}")
+
+
+Task = T5Task | ImageTask
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """One model trained from scratch, its density measured on the way.
+
+    The optimizers are PyTorch's. "adafactor" has no momentum and scales each update by its parameter's size and by
+    min(learning_rate, 1 / sqrt(step)): with 0.01 that is T5X's schedule. "sgd" has momentum 0.9, and "adamw"
+    without weight decay is Adam. `schedule` comes on
+    top: "constant" or "linear" (to 0 at `num_steps`), after `warmup_steps` of linear rise. Density is measured on
+    `probe_batches` batches of training data and as many of held-out data, at about `num_probes` log-spaced steps; at
+    the end quality is measured on at most `test_examples` held-out examples, in order and not augmented. `selection` is
+    enforced from the first step on; the density before it is then measured too ("natural_density").
+    """
+
+    name: str
+    task: Task
+    num_steps: int
+    batch_size: int
+    learning_rate: float
+    optimizer: Literal["adafactor", "adamw", "sgd"]
+    schedule: Literal["constant", "linear"] = "constant"
+    warmup_steps: int = 0
+    weight_decay: float = 0.0
+    clip_norm: float | None = None
+    z_loss: float = 0.0
+    num_probes: int = 20
+    probe_batches: int = 8
+    test_examples: int = 50_000
+    log_every: int = 25
+    checkpoint_every: int = 250
+    num_workers: int = 0
+    num_threads: int | None = 1
+    selection: Selection | None = None
+
+    def __post_init__(self) -> None:
+        least = {
+            "num_steps": 1,
+            "batch_size": 1,
+            "num_probes": 2,
+            "probe_batches": 1,
+            "test_examples": 1,
+            "log_every": 1,
+            "checkpoint_every": 1,
+        }
+        for field, minimum in least.items():
+            if getattr(self, field) < minimum:
+                raise UsageError(f"{self.name}: {field} must be {minimum} or more; got {getattr(self, field)}")
+        if not self.learning_rate > 0:
+            raise UsageError(f"{self.name}: learning_rate must be above 0; got {self.learning_rate}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Theory:
+    """Theorem 3.1 checked by Monte Carlo over `num_draws` random output weights, and in real networks at step 0.
+
+    Each of `networks` is drawn `num_initialisations` times, with a training batch for each.
+    """
+
+    name: str = "theorem31"
+    num_draws: int
+    num_initialisations: int
+    networks: tuple[Training, ...]
+    num_threads: int | None = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Firing:
+    """How often each neuron of a trained model fires, over at least `num_tokens` tokens (Figure 3)."""
+
+    name: str
+    of: tuple[Training, ...]
+    num_tokens: int = 400_000
+    num_threads: int | None = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Robustness:
+    """Accuracy of trained models under `corruptions` of at most `num_images` held-out images, at five severities."""
+
+    name: str
+    of: tuple[Training, ...]
+    corruptions: tuple[str, ...]
+    num_images: int
+    num_threads: int | None = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Statistical:
+    """What statistical top-k keeps: of Gaussian input, of real pre-activations of trained models, and in what time.
+
+    `densities` are asked for; `widths` are those at which Gaussian input of `num_rows` rows is timed.
+    """
+
+    name: str
+    of: tuple[Training, ...]
+    densities: tuple[float, ...]
+    widths: tuple[int, ...]
+    num_rows: int
+    num_threads: int | None = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skipping:
+    """What a trained model's down projections give when inactive neurons are skipped, and the FLOPs of that."""
+
+    name: str
+    of: tuple[Training, ...]
+    num_batches: int
+    num_threads: int | None = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latency:
+    """Unbatched greedy decoding by T5's of random weights, dense and under Top-k: `num_tokens` after one another.
+
+    `sizes` are T5 sizes, `budgets` the k of each. It runs alone: nothing beside it may take its time.
+    """
+
+    name: str
+    sizes: tuple[str, ...]
+    budgets: tuple[int, ...]
+    num_tokens: int
+    repeats: int
+    num_threads: int | None = None
+
+
+Study = Firing | Robustness | Statistical | Skipping
+Run = Training | Theory | Study | Latency
+TIMED = (Latency, Statistical)
+"""Runs that time something: they run last, and alone."""
+
+
+def needs(run: Run) -> tuple[Training, ...]:
+    """The trainings whose final models a run reads."""
+    return run.of if isinstance(run, Study) else ()
+
+
+def folder_name(run: str, seed: int) -> str:
+    """The folder of a run's seed, below the one of the call."""
+    return f"{run}-seed{seed}"
+
+
+def run_config(run: Run, seed: int, fingerprint: str = "") -> dict[str, Any]:
+    """The JSON form of a run, kept in its folder: what must be equal for a run to be resumed.
+
+    `fingerprint` tells the data's content.
+    """
+    return {"kind": type(run).__name__.lower(), "seed": seed, "fingerprint": fingerprint, **_written(run)}
+
+
+def _written(run: Any) -> dict[str, Any]:
+    """The fields of a run as JSON has them; the trainings that a study reads by name, for they have configs too."""
+    found = {}
+    for field in dataclasses.fields(run):
+        value = getattr(run, field.name)
+        if isinstance(value, Selection):
+            value = value.to_dict()
+        elif field.name == "of":
+            value = [training.name for training in value]
+        elif field.name == "networks":
+            value = [_written(training) for training in value]
+        elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+            value = dataclasses.asdict(value)
+        if not (field.name == "selection" and value is None):
+            found[field.name] = value
+    return found
+
+
+def probe_steps(num_steps: int, num_probes: int) -> list[int]:
+    """Steps at which density is measured: 0, then log-spaced (about `num_probes` in all), and the last."""
+    ratio = num_steps ** (1 / max(1, num_probes - 2))
+    spaced = {round(ratio**i) for i in range(num_probes - 1)}
+    return sorted({0, *spaced, num_steps})

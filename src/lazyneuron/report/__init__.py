@@ -1,5 +1,0 @@
-"""Records to charts to one HTML page; imports no model."""
-
-from lazyneuron.report.page import write_report
-
-__all__ = ["write_report"]

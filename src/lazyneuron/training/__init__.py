@@ -1,0 +1,1 @@
+"""Train and judge models: the loop, evaluation, quality and calibration."""

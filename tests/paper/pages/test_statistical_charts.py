@@ -1,0 +1,29 @@
+"""Statistical top-k: neurons kept by layer and time over width, over seeds."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from lazyneuron.pages.charts import Figure
+from lazyneuron.paper.pages import statistical_charts
+from lazyneuron.paper.pages.experiment import Experiment
+
+Points = Callable[[Figure | None], list[list[dict[str, Any]]]]
+
+
+def test_statistical_charts_have_layers_and_widths(checked: dict[str, Experiment], points: Points) -> None:
+    experiment, run = (checked["statistical-topk"], checked["statistical-topk"].studies("statistical")[0])
+    (kept,) = points(statistical_charts.kept_by_layer(experiment, run, "x"))
+    assert len(kept) == 6 * 2
+    assert {row["value"] for row in kept} == {1.105}
+    (time,) = points(statistical_charts.time_over_width(run, "x"))
+    assert [(row["call"], row["width"]) for row in time] == [
+        (call, width) for call in ("exact top-k", "statistical top-k") for width in (1024.0, 4096.0)
+    ]
+
+
+def test_no_records_give_no_figure(checked: dict[str, Experiment]) -> None:
+    experiment = checked["statistical-topk"]
+    empty = replace(experiment.studies("statistical")[0], records=[])
+    assert statistical_charts.kept_by_layer(experiment, empty, "x") is None
+    assert statistical_charts.time_over_width(empty, "x") is None

@@ -1,0 +1,20 @@
+"""Decoding: every way at every budget below d_ff and at d_ff, dense first and last, and the ratio of the two."""
+
+import pytest
+
+from lazyneuron.paper.runs import Latency
+from lazyneuron.paper.studies.latency import latency
+
+
+@pytest.mark.slow
+def test_each_size_and_budget_has_its_times():
+    run = Latency(name="latency", sizes=("small",), budgets=(32, 5000), num_tokens=3, repeats=1)
+    told = list(latency(run, 0, {"recipe": "latency", "seed": 0}))
+    records = [record for _, _, found in told for record in found]
+    assert told[-1][:2] == (2, 2)
+    times = {(r.case, r.x): r.value for r in records if r.what == "latency_ms"}
+    ways = {(f"small {way}", k) for way in ("top-k", "exploited") for k in (32, 2048)}
+    assert times.keys() == ways | {("small dense", 2048), ("small dense, last", 2048)}
+    dense = min(times[f"small {way}", 2048] for way in ("dense", "dense, last", "exploited"))
+    speedups = {r.x: r.value for r in records if r.what == "speedup"}
+    assert speedups == {k: pytest.approx(dense / times["small exploited", k]) for k in (32, 2048)}
