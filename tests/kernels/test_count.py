@@ -106,7 +106,7 @@ def test_strided_maps_and_several_threads():
 def test_torch_keeps_its_number_of_threads():
     """Numba's pool is larger here than what torch was told; starting it must not change what torch uses."""
     code = (
-        "import torch; from lazyneuron.measure.count import count; h = torch.randn(1, 200, 3000); "
+        "import torch; from lazyneuron.kernels.count import count; h = torch.randn(1, 200, 3000); "
         "count(h, None, relative=True, energy=True, shared=True); print(torch.get_num_threads())"
     )
     env = os.environ | {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "3"}
