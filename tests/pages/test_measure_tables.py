@@ -178,7 +178,7 @@ def test_nan_entries_are_a_warning_that_names_the_layers(measured: Measured) -> 
     (said,) = measure_tables.warnings(changed(run, "num_nan", 7, layer=2))
     assert said.startswith("14 entries of the activation maps are NaN, in encoder layer 2; decoder layer 2.")
     (one,) = measure_tables.warnings(changed(measured("one", stacks={"": 1}), "num_nan", 1))
-    assert one.startswith("1 entry of the activation maps is NaN, in layer 0.")
+    assert one.startswith("1 entry of the activation maps is NaN, in layer 0. It is counted apart, not as active.")
     (many,) = measure_tables.warnings(changed(measured("many", stacks={"": 20}), "num_nan", 1))
     assert "layers 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 8 more" in many
 

@@ -200,10 +200,10 @@ def warnings(run: Run) -> list[str]:
     said = []
     if broken := [layer for layer in layers if layer.numbers.get("num_nan", 0) > 0]:
         count = _integer(sum(layer.numbers["num_nan"] for layer in broken))
-        entries = f"{count} {'entry' if count == '1' else 'entries'} of the activation maps"
+        entries, they, sentence = ("entry", "is", "It is") if count == "1" else ("entries", "are", "They are")
         said.append(
-            f"{entries} {'is' if count == '1' else 'are'} NaN, in {_named(broken)}. A NaN counts as active, so the "
-            "numbers of these layers and of those after them are not to be trusted: try another dtype."
+            f"{count} {entries} of the activation maps {they} NaN, in {_named(broken)}. {sentence} counted apart, not as "
+            "active. The other numbers of these layers and of those after them cannot be trusted: try another dtype."
         )
     if unseen := [layer for layer in layers if "density" not in layer.numbers]:
         said.append(f"No density is known of {_named(unseen)}: no token reached them.")
@@ -221,8 +221,8 @@ def notes(run: Run) -> list[str]:
     if is_dense(layers):
         said.append(
             "In every layer more than 99\u00a0% of the neurons are active: how often each one is, how many are for a "
-            "token and density by position would be flat lines at 100\u00a0%. They are not drawn, but are in "
-            "records.jsonl."
+            "token and density by position would be flat lines at 100\u00a0%. They are not drawn, but the records "
+            "hold them."
         )
     return said
 
