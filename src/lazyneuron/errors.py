@@ -1,13 +1,46 @@
 """The errors a user meets."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_EXTRA_OF = {
+    "PIL": "cli",
+    "accelerate": "paper",
+    "altair": "cli",
+    "datasets": "hub",
+    "gguf": "gguf",
+    "jinja2": "cli",
+    "jsonargparse": "cli",
+    "lightning": "lightning",
+    "rich": "cli",
+    "scipy": "paper",
+    "sentencepiece": "cli",
+    "sklearn": "cli",
+    "tensorboard": "tensorboard",
+    "transformers": "cli",
+    "vl_convert": "cli",
+}
+
 
 class LazyneuronError(Exception):
-    """A failure with one line for the user: it names the thing, the value and the mend."""
+    """A failure that is reported in one line: the thing, the value, and what to do about it."""
 
 
 class UsageError(LazyneuronError):
-    """What was asked cannot be done: another argument, file or folder mends it."""
+    """The request cannot be carried out; the message names the argument, file or folder to change."""
 
 
 class StoppedError(LazyneuronError):
-    """The user stopped it; what it had is saved."""
+    """The user stopped the work; its state is saved."""
+
+
+@contextmanager
+def explained_imports(who: str) -> Iterator[None]:
+    """Turn a missing optional dependency into one line: `who` needs a module, and which extra installs it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        if module not in _EXTRA_OF:
+            raise
+        raise UsageError(f"{who} needs {module}: pip install 'lazyneuron[{_EXTRA_OF[module]}]'") from error

@@ -7,9 +7,7 @@ import pytest
 import torch
 
 from lazyneuron.errors import UsageError
-from lazyneuron.paper.options import Options, with_options
-from lazyneuron.paper.recipes import RECIPES, find_recipes
-from lazyneuron.paper.runs import ImageTask, T5Task, Theory, Training, needs
+from lazyneuron.paper.options import Options
 
 
 def test_the_default_folder_names_the_scale_and_the_scale_its_seeds():
@@ -59,39 +57,13 @@ def test_a_gpu_is_not_shared_and_torchruns_processes_share_the_cores(monkeypatch
 
 
 def test_what_changes_a_result_is_in_the_config_and_the_rest_is_not():
-    def settings(options):
-        return {key: value for key, value in options.what().items() if key != "command"}
-
-    plain = settings(Options())
-    assert settings(Options(jobs=1, out=Path("x"), names=("fig1",), seeds=(1, 2))) == plain
+    plain = Options().config()
+    assert Options(jobs=1, out=Path("x"), names=("fig1",), seeds=(1, 2)).config() == plain
     for changed in (Options(scale="smoke"), Options(text="a"), Options(images="b"), Options(steps=5)):
-        assert settings(changed) != plain
-    command = Options(names=("fig1", "fig3"), seeds=(1, 2), text="my text").what()["command"]
-    assert command == "lazyneuron reproduce fig1 fig3 --scale quick --seeds 1 2 --text 'my text'"
+        assert changed.config() != plain
 
 
 def test_a_gpu_that_is_not_there_is_refused_before_anything_is_written(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UsageError, match="no CUDA device here"):
         Options(device="cuda")
-
-
-def test_text_images_and_steps_replace_the_recipes_own():
-    options = Options(scale="smoke", text="book.txt", images="fashion-mnist", steps=7)
-    for recipe in find_recipes(RECIPES, "smoke"):
-        for run in recipe.runs:
-            changed = with_options(run, options)
-            trainings = changed.networks if isinstance(changed, Theory) else (*needs(changed), changed)
-            for training in trainings:
-                if isinstance(training, Training):
-                    task = training.task
-                    assert (task.text if isinstance(task, T5Task) else task.images) in ("book.txt", "fashion-mnist")
-                    steps = 14 if training.name.endswith("-long") else 7
-                    assert isinstance(changed, Theory) or training.num_steps == steps
-
-
-def test_other_images_than_the_digits_are_seen_at_their_own_size():
-    run = with_options(find_recipes(["fig2b"], "smoke")[0].runs[1], Options(images="fashion-mnist"))
-    assert isinstance(run, Training)
-    assert isinstance(run.task, ImageTask)
-    assert (run.task.augmentation.canvas, run.task.patch_size) == (28, 7)

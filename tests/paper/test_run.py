@@ -15,8 +15,8 @@ import pytest
 from rich.console import Console
 
 from lazyneuron.errors import LazyneuronError, StoppedError, UsageError
-from lazyneuron.paper.jobs import Job, jobs_of, next_job
-from lazyneuron.paper.options import Options, with_options
+from lazyneuron.paper.jobs import Job, jobs_of, next_job, with_options
+from lazyneuron.paper.options import Options
 from lazyneuron.paper.recipes import RECIPES, find_recipes
 from lazyneuron.paper.run import _run_all, _work, cache_folder, execute, judge, reproduce
 from lazyneuron.paper.runs import Firing
@@ -67,7 +67,7 @@ def test_an_unexpected_failure_names_itself_and_keeps_its_traceback(small_vit, t
 
 
 def test_only_claims_whose_runs_are_there_are_judged(small_vit, tmp_path):
-    parent = RunFolder(tmp_path, Options(scale="smoke").what())
+    parent = RunFolder(tmp_path, Options(scale="smoke").config())
     assert judge(parent) == []
     for seed in (0, 1):
         _work(Job(small_vit, seed, ""), tmp_path / f"vit-seed{seed}", Options(device="cpu"), queue.Queue())
@@ -156,7 +156,7 @@ def test_a_child_stopped_from_outside_is_a_failure_and_not_done(small_vit, tmp_p
 
 
 def judge_folder(path):
-    return judge(RunFolder(path, Options(scale="smoke").what()))
+    return judge(RunFolder(path, Options(scale="smoke").config()))
 
 
 @pytest.mark.slow

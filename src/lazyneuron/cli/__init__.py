@@ -3,11 +3,14 @@
 import os
 import sys
 import traceback
+from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from lazyneuron.cli import advise, enforce, exploit, measure, report, reproduce
+from lazyneuron.cli import advise, enforce, exploit, measure
 from lazyneuron.cli.options import HelpFormatter
+from lazyneuron.cli.report import Report
+from lazyneuron.cli.reproduce import Reproduce
 from lazyneuron.errors import LazyneuronError, StoppedError, UsageError
 
 USAGE_FAILED, RUN_FAILED, INTERRUPTED = 2, 1, 130
@@ -22,8 +25,8 @@ _COMMANDS = {
     "enforce": enforce,
     "advise": advise,
     "exploit": exploit,
-    "reproduce": reproduce,
-    "report": report,
+    "reproduce": Reproduce,
+    "report": Report,
 }
 
 
@@ -36,8 +39,8 @@ def _parser() -> ArgumentParser:
     commands.add_subcommand(
         "exploit", exploit.build_parser(), help="continue a prompt dense and exploited, side by side"
     )
-    commands.add_subcommand("reproduce", reproduce.build_parser(), help="train, measure, judge the paper's claims")
-    commands.add_subcommand("report", report.build_parser(), help="records to one HTML page; compare runs")
+    commands.add_subcommand("reproduce", Reproduce.parser(), help="train, measure, judge the paper's claims")
+    commands.add_subcommand("report", Report.parser(), help="records to one HTML page; compare runs")
     return parser
 
 
@@ -55,7 +58,8 @@ def main() -> None:
     arguments = _parser().parse_args()
     options = arguments[arguments.subcommand]
     try:
-        _COMMANDS[arguments.subcommand].run(options)
+        command: Any = _COMMANDS[arguments.subcommand]
+        command.of(options).run() if isinstance(command, type) else command.run(options)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(RUN_FAILED)

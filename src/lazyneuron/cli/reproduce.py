@@ -1,12 +1,10 @@
 """`lazyneuron reproduce`: its options, and what it prints."""
 
-from argparse import SUPPRESS
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from jsonargparse import ArgumentParser, Namespace
-
-from lazyneuron.cli.options import HelpFormatter, output
+from lazyneuron.cli.command import Command, output
+from lazyneuron.paper.options import Options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,102 +13,67 @@ if TYPE_CHECKING:
 
     from lazyneuron.records.record import Verdict
 
-_SCALES = ("smoke", "quick", "laptop", "paper")
 
-_REPRODUCE = """\
-Train the paper's models, measure them on the way and at the end, judge the paper's claims over seeds and write one HTML
-page. With no argument: a T5, a ViT and the theorem at scale quick, about ten minutes on two CPU cores."""
+@dataclass(frozen=True, kw_only=True)
+class Reproduce(Options, Command):
+    """Train the paper's models, measure them, and judge the paper's claims.
 
-_RECIPES = """\
-recipes (in the order of the paper; what each costs is printed before it starts):
-  fig1              T5: density by layer and step, and twice the steps
-  fig2a, fig2b      T5's encoder and decoder, ViT: density by layer; on training and on evaluation data
-  fig2c             all data against a tenth of the images and half of the classes
-  fig2d-f           three sizes of T5 and of ViT
-  fig3              how often each neuron fires, over 400,000 tokens
-  theorem31         the sign and size of the first gradient on active neurons
-  fig4a, fig4bc     deeper; wider: fraction and number of active neurons
-  fig5a, fig5b, fig5c   random labels, random images, infinite random data
-  topk-accuracy     T5 and ViT that keep k neurons per token, over k
-  latency           decoding one token at a time, dense and Top-k exploited, over sizes and k
-  table1            ViT against Top-k ViT: label noise, input noise, calibration
-  mixer, mlp, optimizers, activation    other models, optimizers; GELU against ReLU
-  statistical-topk  about k of Gaussian input and of real maps, in linear time
-  corruptions       all 15 corruptions of ImageNet-C
+    Models are measured during and after training, claims are judged over seeds, and one HTML page shows the results.
+    Without arguments: a T5, a ViT and the theorem at scale quick, about ten minutes on two CPU cores.
 
-scales:
-  smoke   seconds each: does it run?
-  quick   minutes a training, one seed, data that ships with Python and scikit-learn
-  laptop  all recipes in about five hours on two CPU cores, three seeds; Fashion-MNIST, State of the Union addresses
-  paper   the paper's own shapes and data, on GPUs (lazyneuron[hub], torchrun)
+    recipes (in the order of the paper; what each costs is printed before it starts):
+      fig1              T5: density by layer and step, and twice the steps
+      fig2a, fig2b      T5's encoder and decoder, ViT: density by layer; on training and on evaluation data
+      fig2c             all data against a tenth of the images and half of the classes
+      fig2d-f           three sizes of T5 and of ViT
+      fig3              how often each neuron fires, over 400,000 tokens
+      theorem31         the sign and size of the first gradient on active neurons
+      fig4a, fig4bc     deeper; wider: fraction and number of active neurons
+      fig5a, fig5b, fig5c   random labels, random images, infinite random data
+      topk-accuracy     T5 and ViT that keep k neurons per token, over k
+      latency           decoding one token at a time, dense and Top-k exploited, over sizes and k
+      table1            ViT against Top-k ViT: label noise, input noise, calibration
+      mixer, mlp, optimizers, activation    other models, optimizers; GELU against ReLU
+      statistical-topk  about k of Gaussian input and of real maps, in linear time
+      corruptions       all 15 corruptions of ImageNet-C
 
-examples:
-  lazyneuron reproduce
-  lazyneuron reproduce theorem31 --scale smoke --out runs/try
-  lazyneuron reproduce --all --scale laptop
-  lazyneuron reproduce fig2b --text my-corpus/ --seeds 0 1 2
-  torchrun --nproc-per-node 8 -m lazyneuron reproduce fig5a --scale paper --shard
-  lazyneuron reproduce --print_config > mine.yaml && lazyneuron reproduce --config mine.yaml
+    scales:
+      smoke   seconds each: does it run?
+      quick   minutes a training, one seed, data that ships with Python and scikit-learn
+      laptop  all recipes in about five hours on two CPU cores, three seeds; Fashion-MNIST, State of the Union addresses
+      paper   the paper's own shapes and data, on GPUs (lazyneuron[hub], torchrun)
 
-Ctrl-C saves; the same command goes on. Results are kept in --out as each run ends, and never computed twice."""
+    examples:
+      lazyneuron reproduce
+      lazyneuron reproduce theorem31 --scale smoke --out runs/try
+      lazyneuron reproduce --all --scale laptop
+      lazyneuron reproduce fig2b --text my-corpus/ --seeds 0 1 2
+      torchrun --nproc-per-node 8 -m lazyneuron reproduce fig5a --scale paper --shard
+      lazyneuron reproduce --print_config > mine.yaml && lazyneuron reproduce --config mine.yaml
 
+    Ctrl-C saves; the same command goes on. Results are kept in --out as each run ends, and never computed twice.
+    """
 
-def build_parser() -> ArgumentParser:
-    """The options of `lazyneuron reproduce`."""
-    parser = ArgumentParser(description=_REPRODUCE, epilog=_RECIPES, formatter_class=HelpFormatter)
-    parser.add_argument(
-        "names", nargs="*", type=str, default=SUPPRESS, metavar="NAME", help="recipes (default: fig2b theorem31)"
-    )
-    parser.add_argument("--all", action="store_true", help="all recipes")
-    parser.add_argument("--scale", choices=_SCALES, default="quick", help="how large (see below)")
-    parser.add_argument("--out", type=str | None, help="result folder (default: runs/SCALE)")
-    parser.add_argument(
-        "--seeds",
-        nargs="+",
-        type=int,
-        default=[],
-        metavar="N",
-        help="of weights and batches (none given: 0; laptop: 0 1 2)",
-    )
-    parser.add_argument("--device", type=str | None, help="cpu or cuda (default: cuda where there is one)")
-    parser.add_argument("--text", type=str | None, help="T5's text: file, folder of *.txt, hf:NAME[/CONFIG], python")
-    parser.add_argument(
-        "--images", type=str | None, help="ViT's images: folder per class, idx folder, hf:NAME, digits, fashion-mnist"
-    )
-    parser.add_argument("--steps", type=int | None, help="training steps, in place of the scale's")
-    parser.add_argument("--jobs", type=int | None, help="runs at a time (default: up to 3, one for each core)")
-    parser.add_argument("--shard", action="store_true", help="under torchrun: split weights over processes too (FSDP2)")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of a failure")
-    parser.add_argument("--config", action="config", help="a YAML file with any of these options")
-    return parser
+    positional = "names"
+    extra = "paper"
 
+    def config(self) -> dict[str, Any]:
+        return super().config() | {"command": self.command}
 
-def run(arguments: Namespace) -> None:
-    """Carry out `lazyneuron reproduce` and print what it found."""
-    from lazyneuron.errors import UsageError
-    from lazyneuron.pages import write_report
-    from lazyneuron.paper.options import Options
-    from lazyneuron.paper.recipes import RECIPES
-    from lazyneuron.paper.run import is_first_process, reproduce
+    def run(self) -> None:
+        from lazyneuron.pages import write_report
+        from lazyneuron.paper.run import is_first_process, reproduce
 
-    recipes = tuple(arguments.get("names") or ())
-    if arguments.all:
-        if recipes:
-            raise UsageError(f"--all runs every recipe: leave out --all or {' '.join(recipes)}")
-        recipes = tuple(RECIPES)
-    names = ("scale", "device", "text", "images", "steps", "jobs", "shard")
-    out = Path(arguments.out) if arguments.out else None
-    chosen: dict[str, Any] = {name: arguments[name] for name in names}
-    console = output(is_quiet=not is_first_process())
-    outcome = reproduce(Options(names=recipes, out=out, seeds=tuple(arguments.seeds), **chosen), console)
-    if not is_first_process():
-        return
-    if outcome.verdicts:
-        _print_verdicts(outcome.verdicts, console)
-    page = write_report([outcome.folder], outcome.folder / "report.html")
-    console.print(f"page: {page}", highlight=False, soft_wrap=True)
-    if outcome.failures:
-        raise outcome.failures[0]
+        console = output(is_quiet=not is_first_process())
+        outcome = reproduce(self, console)
+        if not is_first_process():
+            return
+        if outcome.verdicts:
+            _print_verdicts(outcome.verdicts, console)
+        page = write_report([outcome.folder], outcome.folder / "report.html")
+        console.print(f"page: {page}", highlight=False, soft_wrap=True)
+        if outcome.failures:
+            raise outcome.failures[0]
 
 
 def _print_verdicts(verdicts: "Sequence[Verdict]", console: "Console") -> None:

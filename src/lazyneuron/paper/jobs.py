@@ -1,14 +1,15 @@
 """Which runs the recipes ask for, in which order they may start, and what they cost."""
 
 from collections.abc import Iterable, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.console import Console
 
 from lazyneuron.paper.estimate import costs, in_words
-from lazyneuron.paper.options import Options, with_options
+from lazyneuron.paper.options import Options
 from lazyneuron.paper.recipe import Recipe
-from lazyneuron.paper.runs import TIMED, Run, folder_name, needs
+from lazyneuron.paper.recipes.base import DIGITS, SMALL_IMAGES, t5, vit
+from lazyneuron.paper.runs import TIMED, Run, Study, T5Task, Task, Theory, Training, folder_name, needs
 
 
 @dataclass(frozen=True)
@@ -73,3 +74,34 @@ def next_job(waiting: Sequence[Job], working: Sequence[Job], missing: Set[str], 
         if not job.needs & missing and not (isinstance(job.run, TIMED) and working):
             return job
     return None
+
+
+def with_options(run: Run, options: Options) -> Run:
+    """The run with the options' data and steps in place of its own."""
+    if isinstance(run, Theory):
+        return replace(run, networks=tuple(replace(n, task=_changed(n.task, options)) for n in run.networks))
+    if isinstance(run, Study):
+        return replace(run, of=tuple(_trained(training, options) for training in run.of))
+    return _trained(run, options) if isinstance(run, Training) else run
+
+
+def _trained(run: Training, options: Options) -> Training:
+    """Longer and shorter runs than their family's stay so: the steps given are those of its plain one."""
+    run, steps = replace(run, task=_changed(run.task, options)), options.steps
+    if steps is None:
+        return run
+    base = (t5 if isinstance(run.task, T5Task) else vit)(options.scale).num_steps
+    longer = round(steps * run.num_steps / base)
+    return replace(run, num_steps=longer if run.num_steps >= base else min(run.num_steps, steps))
+
+
+def _changed(task: Task, options: Options) -> Task:
+    if isinstance(task, T5Task):
+        return replace(task, text=options.text) if options.text else task
+    if options.images in (None, task.images):
+        return task
+    task = replace(task, images=options.images)
+    if task.augmentation != DIGITS:
+        return task
+    task = replace(task, augmentation=SMALL_IMAGES)
+    return task if task.model == "mlp" else replace(task, patch_size=SMALL_IMAGES.canvas // 4)

@@ -5,14 +5,13 @@ same run use one folder.
 """
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 from lazyneuron.paper.claim import Claim
+from lazyneuron.paper.options import Scale
 from lazyneuron.paper.runs import Run, Training
 
-Scale = Literal["smoke", "quick", "laptop", "paper"]
 SCALES: tuple[Scale, ...] = ("smoke", "quick", "laptop", "paper")
-SEEDS: dict[Scale, tuple[int, ...]] = {"smoke": (0,), "quick": (0,), "laptop": (0, 1, 2), "paper": (0, 1, 2)}
 
 
 @dataclass(frozen=True, kw_only=True)

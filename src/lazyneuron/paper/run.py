@@ -54,8 +54,8 @@ def reproduce(options: Options, console: Console) -> Outcome:
     done is judged, and the same call goes on. A run that fails otherwise leaves the others to their end, and its
     failure in the outcome.
     """
-    recipes = find_recipes(options.names, options.scale)
-    parent = RunFolder(options.folder, options.what())
+    recipes = find_recipes(RECIPES if options.all else options.names, options.scale)
+    parent = RunFolder(options.folder, options.config())
     jobs = jobs_of(recipes, options)
     todo = [job for job in jobs if not (parent.path / job.name / "done").exists()]
     say_costs(recipes, jobs, todo, options, console)
