@@ -160,8 +160,8 @@ def test_nan_entries_are_a_warning_on_the_page(tmp_path: Path, make_measured: Ma
     folder.append([replace(r, value=3) for r in folder.records() if r.what == "num_nan" and r.layer == 1])
     page = open_page(write_report([path], tmp_path / "report.html"))
     assert page.locator("p.warning").all_inner_texts() == [
-        "3 entries of the activation maps are NaN, in layer 1. They are counted apart, not as active. The other numbers "
-        "of these layers and of those after them cannot be trusted: try another dtype."
+        "3 entries of the activation maps are NaN, in layer 1. They are counted apart, not as active. The other "
+        "numbers of these layers and of those after them cannot be trusted: try another dtype."
     ]
 
 

@@ -202,8 +202,8 @@ def warnings(run: Run) -> list[str]:
         count = _integer(sum(layer.numbers["num_nan"] for layer in broken))
         entries, they, sentence = ("entry", "is", "It is") if count == "1" else ("entries", "are", "They are")
         said.append(
-            f"{count} {entries} of the activation maps {they} NaN, in {_named(broken)}. {sentence} counted apart, not as "
-            "active. The other numbers of these layers and of those after them cannot be trusted: try another dtype."
+            f"{count} {entries} of the activation maps {they} NaN, in {_named(broken)}. {sentence} counted apart, not "
+            "as active. The other numbers of these layers and of those after them cannot be trusted: try another dtype."
         )
     if unseen := [layer for layer in layers if "density" not in layer.numbers]:
         said.append(f"No density is known of {_named(unseen)}: no token reached them.")
