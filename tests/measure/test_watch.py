@@ -264,7 +264,7 @@ def test_nan_is_counted_apart_and_negative_zero_is_not_active() -> None:
         model(torch.tensor([[float("nan"), -0.0, 0.0, -1.0]]))
     assert probe.state()["mlp"].tolist() == [0, 0, 0, 1, 1, 1]
     assert probe.num_nan == {"mlp": 1}
-    assert probe.table().splitlines()[-1] == "note: NaN entries, counted apart: 1 at mlp"
+    assert str(probe.table()).splitlines()[-1] == "note: NaN entries, counted apart: 1 at mlp"
 
 
 @pytest.mark.parametrize("autocast", [False, True])
@@ -514,7 +514,7 @@ def test_table_has_a_line_per_site() -> None:
     model = nn.Sequential(nn.Linear(8, 12), nn.GELU(), nn.Linear(12, 8))
     with watch(model) as probe:
         model(_x(4, 8))
-    head, row, note = probe.table().splitlines()
+    head, row, note = str(probe.table()).splitlines()
     assert head.split() == ["site", "activation", "d_ff", "tokens", "active/token", "density", "%"]
     assert row.split() == ["(model)", "gelu", "12", "4", "12.0", "100.00"]
     assert "gelu: rarely zero" in note

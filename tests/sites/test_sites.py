@@ -465,7 +465,7 @@ def test_a_site_knows_whether_it_is_gated_and_where_its_neurons_are() -> None:
 def test_the_table_of_sites_is_aligned() -> None:
     """A leading dot stands for the site's name; a site that is the model itself has none."""
     whole = Site("", "0.weight", None, "2.weight", 8, 1200, "gelu", -3)
-    assert site_table([SITES[1], whole]).splitlines() == [
+    assert str(site_table([SITES[1], whole])).splitlines() == [
         "site      up         gate       down       d_model  d_ff  activation  axis",
         "blocks.1  .a.weight  .b.weight  .c.weight        8     6  relu          -1",
         "(model)   0.weight   -          2.weight         8  1200  gelu          -3",

@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import flop_registry
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from lazyneuron.records.table import Column, Table
 from lazyneuron.sites import Site, clean_name, unwrap
 from lazyneuron.sites.find import private_copy, undisturbed
 from lazyneuron.sites.trace import Tracer
@@ -94,24 +95,23 @@ class Cost:
         """
         return 1 / (1 - self.mlp_share + self.mlp_share * self.simulated_mlp_read)
 
-    def table(self) -> str:
+    def table(self) -> Table:
         """One line per part and the total: MFLOPs per token and weight MB per pass, dense and (if given) simulated."""
-        head = ("part", "dense MFLOP/token", "simulated MFLOP/token", "dense weight MB", "simulated weight MB")
-        rows: list[tuple[str, ...]] = [head]
+        titles = ("dense MFLOP/token", "simulated MFLOP/token", "dense weight MB", "simulated weight MB")
+        shown = range(4) if self.simulated else (0, 2)
+        rows = []
         for name, part in (*self.parts.items(), ("total", self.total)):
-            flops = (f"{value / self.num_tokens / 1e6:.3f}" for value in (part.dense_flops, part.simulated_flops))
-            size = (f"{value / 1e6:.3f}" for value in (part.dense_weight_bytes, part.simulated_weight_bytes))
-            rows.append((name, *flops, *size))
-        shown = range(5) if self.simulated else (0, 1, 3)
-        width = [max(len(row[i]) for row in rows) for i in range(5)]
-        lines = ["  ".join(row[i].rjust(width[i]) if i else row[i].ljust(width[i]) for i in shown) for row in rows]
-        lines.append(f"{self.num_tokens} tokens; MLPs hold {100 * self.mlp_share:.1f} % of the weight bytes read")
+            flops = (value / self.num_tokens / 1e6 for value in (part.dense_flops, part.simulated_flops))
+            numbers = [*flops, part.dense_weight_bytes / 1e6, part.simulated_weight_bytes / 1e6]
+            rows.append([name, *(numbers[place] for place in shown)])
+        notes = [f"{self.num_tokens} tokens; MLPs hold {100 * self.mlp_share:.1f} % of the weight bytes read"]
         if self.simulated:
-            lines.append(
+            notes.append(
                 f"simulated at one token per pass: {100 * self.simulated_mlp_read:.1f} % of the MLP bytes still read, "
                 f"speed-up at most {self.speedup_limit:.2f} (a limit, nothing was timed)"
             )
-        return "\n".join(lines)
+        columns = [Column("part"), *(Column(titles[place], ".3f") for place in shown)]
+        return Table(columns, rows, notes=notes)
 
 
 def cost(

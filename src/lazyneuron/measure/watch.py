@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lazyneuron.kernels.count import count
 from lazyneuron.maps.attach import Hooks
 from lazyneuron.measure.statistics import HISTOGRAMS, STATISTICS, mean, quantile
+from lazyneuron.records.table import Column, Table, percent
 from lazyneuron.sites import Site, SiteChoice, unwrap
 
 RELU_LIKE = {"relu", "relu^2", "relu6"}
@@ -220,27 +221,20 @@ class Probe:
         for name, counts in other.state().items():
             state[name] += counts.to(state[name].device)
 
-    def table(self) -> str:
+    def table(self) -> Table:
         """One line per site: activation, d_ff, tokens, active neurons per token, density in percent."""
-        head = ("site", "activation", "d_ff", "tokens", "active/token", "density %")
         tokens, active, density = self.num_tokens, self.num_active, self.density
-        rows: list[tuple[str, ...]] = [head]
+        columns = [Column("site"), Column("activation"), Column("d_ff", "d"), Column("tokens", "d")]
+        columns += [Column("active/token", ".1f"), Column("density %", percent(2))]
+        rows, notes = [], []
         for site in self.sites:
             key, activation = site.name, ("gated " if site.gate else "") + site.activation
-            numbers = (str(tokens[key]), f"{active[key]:.1f}", f"{100 * density[key]:.2f}")
-            rows.append((key or "(model)", activation, str(site.d_ff), *numbers))
-        widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-        lines = [
-            "  ".join(c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
-            for row in rows
-        ]
-        smooth = sorted({site.activation for site in self.sites} - RELU_LIKE)
-        if smooth:
-            lines.append(f"note: {', '.join(smooth)}: rarely zero exactly, so density says little")
-        broken = [f"{number} at {name or '(model)'}" for name, number in self.num_nan.items() if number]
-        if broken:
-            lines.append(f"note: NaN entries, counted apart: {', '.join(broken)}")
-        return "\n".join(lines)
+            rows.append([key or "(model)", activation, site.d_ff, tokens[key], active[key], density[key]])
+        if smooth := sorted({site.activation for site in self.sites} - RELU_LIKE):
+            notes.append(f"note: {', '.join(smooth)}: rarely zero exactly, so density says little")
+        if broken := [f"{number} at {name or '(model)'}" for name, number in self.num_nan.items() if number]:
+            notes.append(f"note: NaN entries, counted apart: {', '.join(broken)}")
+        return Table(columns, rows, notes=notes)
 
     def attach(self) -> Self:
         """Begin to count, until `detach`; what `with` does on entering."""

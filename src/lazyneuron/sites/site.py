@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-_NUMBERS = ("d_model", "d_ff", "axis")
+from lazyneuron.records.table import Column, Table
 
 
 class NoSitesError(ValueError):
@@ -46,19 +46,15 @@ def numbered(sites: Sequence[Site]) -> Iterator[tuple[str, int, Site]]:
         yield stack, layers[stack], site
 
 
-def site_table(sites: Sequence[Site]) -> str:
-    """One aligned line per site; a leading dot in the name of a weight stands for the site's name."""
-    rows = [("site", "up", "gate", "down", "d_model", "d_ff", "activation", "axis")]
+def site_table(sites: Sequence[Site]) -> Table:
+    """One line per site; a leading dot in the name of a weight stands for the site's name."""
+    rows = []
     for site in sites:
         start = site.name and f"{site.name}."
-        up, gate, down = (
+        weights = (
             f".{weight.removeprefix(start)}" if start and weight.startswith(start) else weight
             for weight in (site.up, site.gate or "-", site.down)
         )
-        sizes = str(site.d_model), str(site.d_ff)
-        rows.append((site.name or "(model)", up, gate, down, *sizes, site.activation, str(site.axis)))
-    columns = [
-        [cell.rjust(max(map(len, c))) if c[0] in _NUMBERS else cell.ljust(max(map(len, c))) for cell in c]
-        for c in zip(*rows, strict=True)
-    ]
-    return "\n".join("  ".join(row).rstrip() for row in zip(*columns, strict=True))
+        rows.append([site.name or "(model)", *weights, site.d_model, site.d_ff, site.activation, site.axis])
+    names, sizes = ("site", "up", "gate", "down"), [Column("d_model", "d"), Column("d_ff", "d")]
+    return Table([*map(Column, names), *sizes, Column("activation"), Column("axis", "d")], rows)
