@@ -1,9 +1,10 @@
-"""Up to which share of needed rows skipping the others beats torch: the table of `lazyneuron.exploit.choose`.
+"""Break-even of skipping: the largest fraction of needed rows at which it still beats torch.
 
     OMP_PROC_BIND=true OMP_PLACES="{0},{1}" python benchmarks/break_even.py --out results/benchmarks/break_even.json
 
-Of each projection by itself, for calls of 1 to 64 tokens. Weights are rotated through more than ten last-level caches'
-worth of copies, as those of a model that no cache holds; the first shape through four copies, which the cache holds.
+`lazyneuron.exploit.choose` uses these fractions. Each projection is timed alone, up to 64 tokens with skipping and 256
+without. Calls rotate over copies of the weights worth more than ten last-level caches, as in a model larger than any
+cache; the first shape has four copies, which fit in the cache.
 """
 
 import argparse
@@ -34,7 +35,7 @@ _CACHE_BYTES = 10 * 2**25
 
 
 def timed(call: Callable[[Any], object], weights: list[Any], seconds: float) -> float:
-    """Median milliseconds of a call, over rounds through all weights."""
+    """Median milliseconds of `call`, over repeated passes through `weights`."""
     times: list[float] = []
     for weight in weights[:2]:
         call(weight)
@@ -50,7 +51,7 @@ def timed(call: Callable[[Any], object], weights: list[Any], seconds: float) -> 
 
 
 def measure(d_model: int, d_ff: int, dtype: torch.dtype, seconds: float) -> list[dict[str, Any]]:
-    """Times of torch, of all rows on our threads, and of both ways at each share, by number of tokens."""
+    """Times of torch, of our dense kernels, and of both skipping kernels at each fraction, by number of tokens."""
     torch.manual_seed(0)
     up = (torch.randn(d_ff, d_model) / d_model**0.5).to(dtype)
     down = (torch.randn(d_model, d_ff) / d_ff**0.5).to(dtype)
@@ -94,7 +95,7 @@ def measure(d_model: int, d_ff: int, dtype: torch.dtype, seconds: float) -> list
 
 
 def table(found: list[dict[str, Any]]) -> Table:
-    """Break-even shares in percent, and how torch's time compares with all rows on our threads."""
+    """Break-even fractions in percent, and the ratio of torch's time to our dense kernels'."""
     shown = Table(title="Break-even share of rows a token needs, %; torch's time over ours with all rows")
     columns = ("D x F, dtype", "tokens", "screened", "sparse down", "torch / ours, up", "torch / ours, down")
     for column in (*columns, "torch, down / down transposed"):
@@ -110,7 +111,7 @@ def table(found: list[dict[str, Any]]) -> Table:
 
 
 def main() -> None:
-    """Run, print the table, write the numbers."""
+    """Run the benchmark, print its table and write the numbers to `--out`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=0.15, help="for each point")
     parser.add_argument("--out", type=Path)

@@ -1,11 +1,11 @@
-"""Decoding one token after another with Hugging Face models, dense and exploited: milliseconds a token in one run.
+"""Greedy decoding with Hugging Face models, dense and exploited: milliseconds per token, all measured in one run.
 
     OMP_PROC_BIND=true OMP_PLACES="{0},{1}" python benchmarks/decode.py --out results/benchmarks/decode.json
 
-Weights are random and a common bias sets how many neurons are active: this is about time, not about language. Every
-token must be dense's. "MLPs" is `lazyneuron.exploit(model)`; "all" has the certified head and the other projections on
-all threads too. At 100 % all MLPs go dense, so that its "all" is a dense model on all threads: what of the gain is
-threads, and what is sparsity, can be read from it.
+Weights are random and a common bias sets how many neurons are active: only time is measured, not language quality.
+Every token must equal the dense model's. "MLPs" is `lazyneuron.exploit(model)`; "all" adds the certified head and runs
+the other projections on all threads. At 100 % active every MLP runs dense, so "all" is then a dense model on all
+threads and shows how much of the gain comes from threads rather than sparsity.
 """
 
 import argparse
@@ -35,7 +35,7 @@ DENSITIES = (0.03, 0.05, 0.1, 0.3, 1.0)
 
 
 def opt() -> tuple[Any, list[nn.Linear]]:
-    """6 layers, d_model 2048, d_ff 8192, 8,192 tokens, ReLU; and its up projections."""
+    """OPT with 6 layers, d_model 2048, d_ff 8192, vocabulary 8,192 and ReLU; and its up projections."""
     sizes: dict[str, Any] = {"hidden_size": 2048, "word_embed_proj_dim": 2048, "ffn_dim": 8192, "vocab_size": 8192}
     config = hf.OPTConfig(**sizes, num_hidden_layers=6, num_attention_heads=16, max_position_embeddings=1024)
     model = hf.OPTForCausalLM(config).eval()
@@ -43,9 +43,9 @@ def opt() -> tuple[Any, list[nn.Linear]]:
 
 
 def t5_large() -> tuple[Any, list[nn.Linear]]:
-    """T5-Large's decoder: 24 layers, d_model 1024, d_ff 4096, 32,128 tokens, behind an encoder of one layer.
+    """T5-Large's decoder (24 layers, d_model 1024, d_ff 4096, vocabulary 32,128) behind a one-layer encoder.
 
-    T5 has no biases: its up projections get one here, for the density.
+    T5 has no biases; its up projections get one here to set the density.
     """
     sizes: dict[str, Any] = {"d_model": 1024, "d_ff": 4096, "d_kv": 64, "num_heads": 16, "vocab_size": 32128}
     config = hf.T5Config(**sizes, num_layers=1, num_decoder_layers=24, feed_forward_proj="relu", pad_token_id=0)
@@ -65,7 +65,7 @@ MODELS = {
 
 
 def set_density(ups: list[nn.Linear], density: float) -> None:
-    """Random rows, and the bias that leaves that fraction of pre-activations positive."""
+    """Draw random rows and set the bias that leaves a fraction `density` of the pre-activations positive."""
     quantile = torch.special.ndtri(torch.tensor(density, dtype=torch.float64)).item() if density < 1 else 40.0
     with torch.no_grad():
         for up in ups:
@@ -74,7 +74,7 @@ def set_density(ups: list[nn.Linear], density: float) -> None:
 
 
 def decode(model: Any, ids: torch.Tensor, num_tokens: int) -> tuple[list[int], list[float]]:
-    """Greedy tokens after the prompt, and the milliseconds of each step, the cache on."""
+    """Greedy tokens after the prompt and the milliseconds of each step, with the key-value cache."""
     found, times = [], []
     with torch.inference_mode():
         name, more = "input_ids", {}
@@ -92,7 +92,7 @@ def decode(model: Any, ids: torch.Tensor, num_tokens: int) -> tuple[list[int], l
 
 
 def measure(name: str, model: Any, ups: list[nn.Linear], density: float, num_tokens: int) -> dict[str, Any]:
-    """Step times of each way, dense first and last; and what was read."""
+    """Step times of each variant, with dense first and last, and what was read: neurons, candidates, bytes."""
     torch.manual_seed(0)
     set_density(ups, density)
     ids = torch.randint(5, 8000, (1, 16))
@@ -121,7 +121,7 @@ def measure(name: str, model: Any, ups: list[nn.Linear], density: float, num_tok
 
 
 def table(name: str, found: list[dict[str, Any]]) -> Table:
-    """Milliseconds a token, and ratios to the faster dense."""
+    """Milliseconds per token, and speed-up over the faster of the two dense runs."""
     shown = Table(title=f"{name}, fp32, batch 1: milliseconds a token, medians (minima)")
     for column in (
         "density %",
@@ -151,7 +151,7 @@ def table(name: str, found: list[dict[str, Any]]) -> Table:
 
 
 def main() -> None:
-    """Run, print the tables, write the numbers."""
+    """Run the benchmark, print its tables and write the numbers to `--out`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, default=48)
     parser.add_argument("--out", type=Path)

@@ -1,12 +1,12 @@
-"""One MLP on one token: dense, and each way to read fewer weights. Ratios in one run.
+"""One MLP on one token: dense, and each method that reads fewer weights, compared in one run.
 
     OMP_PROC_BIND=true OMP_PLACES="{0},{1}" python benchmarks/ffn.py --out results/benchmarks/ffn.json
 
-Weights are normal, and a common bias sets how many neurons are active. Every call reads weights that are not in the
-cache: each way takes its turn on its own copy, and there are more than ten last-level caches' worth of copies. "In a
-model" is what `lazyneuron.exploit` does there: up and down by themselves, each as `choose` says. Bytes are what a way
-must read (simulated), times are times. An output that is off by more than twice torch's own error
-against float64 stops the benchmark.
+Weights are normally distributed, and a common bias sets how many neurons are active. No call finds its weights in the
+cache: the methods rotate over copies of the weights worth more than ten last-level caches. "In a model" is what
+`lazyneuron.exploit` does there: up and down as two calls, each with the kernel that `choose` picks. Bytes are what a
+method must read (simulated); times are measured. The benchmark stops if an output's error against float64 exceeds twice
+torch's own.
 """
 
 import argparse
@@ -36,7 +36,7 @@ _CACHE_BYTES = 10 * 2**25
 
 @dataclasses.dataclass
 class Weights:
-    """One copy: as torch holds it, down transposed, and the screen."""
+    """One copy of the weights: torch's layout, rows with their int8 screen, and the transposed down weight."""
 
     up: Tensor
     down: Tensor
@@ -45,7 +45,7 @@ class Weights:
 
 
 def copies(d_model: int, d_ff: int, dtype: torch.dtype, bias: float, least: int) -> list[Weights]:
-    """Copies of one MLP, more than the cache holds ten times."""
+    """Copies of one MLP, at least `least`, and in all more than ten last-level caches unless memory limits them."""
     torch.manual_seed(0)
     up = (torch.randn(d_ff, d_model) / d_model**0.5).to(dtype)
     down = (torch.randn(d_model, d_ff) / d_ff**0.5).to(dtype)
@@ -88,7 +88,7 @@ def _in_a_model(x: Tensor, w: Weights, is_screened: bool, is_sparse: bool) -> Te
 
 
 def measure(d_model: int, d_ff: int, dtype: torch.dtype, density: float, num_rounds: int) -> dict[str, Any]:
-    """Times of each way, round by round, and the bytes that each reads."""
+    """Times of each method in every round, and the fraction of the dense bytes that it reads."""
     quantile = torch.special.ndtri(torch.tensor(density, dtype=torch.float64)).item() if density < 1 else 40.0
     found = copies(d_model, d_ff, dtype, quantile, len(WAYS) + 1)
     tokens = [torch.randn(1, d_model).to(dtype) for _ in range(16)]
@@ -130,7 +130,7 @@ def _exact(x: Tensor, w: Weights) -> Tensor:
 
 
 def table(found: list[dict[str, Any]]) -> Table:
-    """Ratios to the faster dense way by medians (minima in brackets), and what the bytes alone would give."""
+    """Speed-up over the faster dense method by medians (minima in brackets), and the limit set by bytes alone."""
     shown = Table(title="One MLP, one token: times as fast as the faster dense, by medians (minima)")
     columns = "D x F, dtype", "active %", "candidates %", "torch ms", "threaded ms", "last / first"
     for column in (*columns, "sparse down", "screened", "in a model", "by bytes", "of the limit %"):
@@ -162,7 +162,7 @@ def table(found: list[dict[str, Any]]) -> Table:
 
 
 def main() -> None:
-    """Run, print the table, write the numbers."""
+    """Run the benchmark, print its table and write the numbers to `--out`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="calls on each copy of the weights")
     parser.add_argument("--out", type=Path)

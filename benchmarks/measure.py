@@ -1,9 +1,9 @@
-"""What watching costs: the forward pass of ViT-B/16 and T5-Base, bare and watched, in one run.
+"""Overhead of `lazyneuron.watch`: the forward pass of ViT-B/16 and T5-Base, bare and watched, in one run.
 
     OMP_PROC_BIND=true OMP_PLACES="{0},{1}" python benchmarks/measure.py --out results/benchmarks/measure.json
 
-Each round runs every way once, bare first and last; ratios are against the bare pass of the same round. A way that
-changes an output bit, or that counts another number than a naive loop does, stops the benchmark.
+Each round runs every variant once, with bare first and last; ratios are to the bare pass of the same round. The
+benchmark stops if a variant changes an output bit or if the counts differ from those of the stored maps.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from lazyneuron.records.record import Source, device_name
 
 
 def vit_b16(gelu: bool) -> tuple[nn.Module, dict[str, Tensor]]:
-    """86 M parameters, 197 tokens an image, ReLU as in the paper or GELU as usual."""
+    """ViT-B/16: 86 M parameters, 197 tokens per image, with ReLU as in the paper or the usual GELU."""
     model = vit("vit-b16", num_classes=1000, image_size=224, num_channels=3)
     if gelu:
         for layer in model.vit.layers:
@@ -36,7 +36,7 @@ def vit_b16(gelu: bool) -> tuple[nn.Module, dict[str, Tensor]]:
 
 
 def t5_base() -> tuple[nn.Module, dict[str, Tensor]]:
-    """220 M parameters, 128 tokens in, 32 out."""
+    """T5-Base: 220 M parameters, 128 encoder tokens, 32 decoder tokens."""
     ids = torch.randint(3, 32000, (8, 128))
     return t5("base", vocab_size=32128), {"input_ids": ids, "decoder_input_ids": ids[:, :32]}
 
@@ -49,7 +49,7 @@ MODELS: dict[str, Callable[[], tuple[nn.Module, dict[str, Tensor]]]] = {
 
 
 class Naive(ExitStack):
-    """The hook that one writes by hand: the mean of (h > 0), read at once."""
+    """The obvious hand-written hook: the mean of (h > 0), read immediately."""
 
     def __init__(self, model: nn.Module, sites: list[lazy.Site]) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class Naive(ExitStack):
 
 
 class Stored(ExitStack):
-    """Keeping every map to look at later."""
+    """Stores every activation map for later analysis."""
 
     def __init__(self, model: nn.Module, sites: list[lazy.Site]) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ def _hooked(model: nn.Module, site: lazy.Site, see: Callable[[Tensor], Any]) -> 
 
 
 def run(name: str, num_rounds: int) -> dict[str, Any]:
-    """Milliseconds of each way in each round, bare last once more, and the ratios to bare of the same round."""
+    """Milliseconds of each variant in each round, with bare repeated last, and ratios to bare of the same round."""
     torch.manual_seed(0)
     model, inputs = MODELS[name]()
     model.eval()
@@ -104,7 +104,7 @@ def run(name: str, num_rounds: int) -> dict[str, Any]:
 
 
 def _check(model: nn.Module, inputs: dict[str, Tensor], sites: list[lazy.Site], ways: dict[str, Any]) -> None:
-    """Every way gives the same bits; watching counts what the stored maps hold."""
+    """Check that no variant changes an output bit and that `watch` counts exactly what the stored maps hold."""
     expected = model(**inputs).logits
     with Stored(model, sites) as stored, lazy.watch(model, sites, statistics="all") as probe:
         model(**inputs)
@@ -130,7 +130,7 @@ def _table(found: list[dict[str, Any]]) -> Table:
 
 
 def main() -> None:
-    """Run, print the table, write the numbers."""
+    """Run the benchmark, print its table and write the numbers to `--out`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--models", nargs="*", choices=[*MODELS], default=[*MODELS])

@@ -1,9 +1,10 @@
-"""Top-k against torch.topk and a scatter, and in a training step: ratios in one run.
+"""Top-k against torch.topk plus a scatter, in a forward pass and in a training step, compared in one run.
 
     OMP_PROC_BIND=true OMP_PLACES="{0},{1}" python benchmarks/topk.py --out results/benchmarks/topk.json
 
-Maps are ReLU of normal entries, half of them zero, rotated so that each call reads one that is not in the cache; the
-limit is a plain copy, one read and one write. A result that differs from the reference stops the benchmark.
+Activation maps are ReLU of normal entries, so half of them are zero; calls rotate over enough maps that none is in the
+cache. The lower bound is a plain copy, one read and one write. The benchmark stops if a result differs from the
+reference.
 """
 
 import argparse
@@ -30,20 +31,20 @@ _CACHE_BYTES = 2**26
 
 
 def topk_and_scatter(h: Tensor, k: int) -> Tensor:
-    """What one writes by hand."""
+    """The plain PyTorch equivalent."""
     values, indices = torch.topk(h, k, dim=-1)
     return torch.zeros_like(h).scatter_(-1, indices, values)
 
 
 def timed(call: Callable[[], Any]) -> float:
-    """Milliseconds of one call."""
+    """Milliseconds taken by one call."""
     start = time.perf_counter()
     call()
     return 1000 * (time.perf_counter() - start)
 
 
 def forward(shape: tuple[int, int, int], dtype: torch.dtype) -> dict[str, Any]:
-    """Times of each way, round by round, and of the copy that bounds them."""
+    """Times of each method in every round, and of the copy that bounds them."""
     num_tokens, d_ff, k = shape
     torch.manual_seed(0)
     size = torch.empty(0, dtype=dtype).element_size()
@@ -67,7 +68,7 @@ def forward(shape: tuple[int, int, int], dtype: torch.dtype) -> dict[str, Any]:
 
 
 def training_step(num_rounds: int) -> dict[str, Any]:
-    """Forward and backward of ViT-B/16's MLP on 8 x 197 tokens with ReLU, alone and with Top-k after it."""
+    """Forward and backward pass of ViT-B/16's MLP on 8 x 197 tokens, with ReLU alone and followed by Top-k."""
     torch.manual_seed(0)
     up, down = nn.Linear(768, 3072), nn.Linear(3072, 768)
     x = torch.randn(8 * 197, 768, requires_grad=True)
@@ -129,7 +130,7 @@ def _tables(found: list[dict[str, Any]], steps: dict[str, Any]) -> list[Table]:
 
 
 def main() -> None:
-    """Run, print the tables, write the numbers."""
+    """Run the benchmark, print its tables and write the numbers to `--out`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15, help="of the training step")
     parser.add_argument("--out", type=Path)

@@ -1,11 +1,12 @@
-"""Train a small ReLU decoder (OPT) on text, for real activation maps to try the commands on. 40 minutes on a core.
+"""Train a small ReLU decoder (OPT) on text, as a model with real activation maps: 40 minutes on one core.
 
     python benchmarks/train_decoder.py --out runs/decoder
     lazyneuron advise runs/decoder/model
     lazyneuron exploit runs/decoder/model --prompt "The function returns" --tokens 256
 
-4 layers, d_model 256, d_ff 2048, its own 4,096-token tokenizer, windows of 128 tokens, AdamW. Checkpoints every 250
-steps: the same command goes on. The text is the prose that ships with Python, or what `--text` gives.
+4 layers, d_model 256, d_ff 2048, a 4,096-token tokenizer trained on the same text, windows of 128 tokens, AdamW. A
+checkpoint is written every 250 steps; the same command resumes from it. The text is the prose that ships with Python,
+or the source named by `--text`.
 """
 
 import argparse
@@ -25,7 +26,7 @@ LENGTH, BATCH, WARMUP, RATE = 128, 4, 200, 2e-3
 
 
 def tokenizer_of(texts: list[str]) -> hf.PreTrainedTokenizerFast:
-    """A byte-level BPE of the texts."""
+    """A byte-level BPE tokenizer trained on `texts`."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -39,13 +40,13 @@ def tokenizer_of(texts: list[str]) -> hf.PreTrainedTokenizerFast:
 
 
 def stream(tokenizer: hf.PreTrainedTokenizerFast, texts: list[str]) -> torch.Tensor:
-    """The texts' ids one after the other, each closed by the end token."""
+    """The token ids of all texts concatenated, each text followed by the end token."""
     ids = tokenizer(texts).input_ids
     return torch.tensor([*itertools.chain.from_iterable([*one, tokenizer.eos_token_id] for one in ids)])
 
 
 def decoder(vocab_size: int) -> hf.OPTForCausalLM:
-    """A fresh model."""
+    """A randomly initialised OPT model, seed 0."""
     config = hf.OPTConfig(
         vocab_size=vocab_size,
         hidden_size=256,
@@ -65,13 +66,13 @@ def decoder(vocab_size: int) -> hf.OPTForCausalLM:
 
 
 def windows(ids: torch.Tensor, number: int, key: tuple[int, ...]) -> torch.Tensor:
-    """`number` windows drawn by `key` alone."""
+    """`number` windows [number, LENGTH] at random positions that depend only on `key`."""
     starts = np.random.default_rng(key).integers(0, len(ids) - LENGTH, number)
     return torch.stack([ids[start : start + LENGTH] for start in starts])
 
 
 def main() -> None:
-    """Train, or go on, and save."""
+    """Train, resuming from a checkpoint if there is one, and save the model and its tokenizer."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--text", default="python", help="file, folder of *.txt, hf:NAME[/CONFIG], python")
     parser.add_argument("--steps", type=int, default=9000)

@@ -1,12 +1,12 @@
-"""Sizes, inputs and names of weights that several families share."""
+"""Model sizes, inputs and weight names shared by several families."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
-# configuration (or what builds it), inputs, and for the names of its MLPs (a star for each number): how many, and of
-# which up, gate, down and activation
+# (configuration or a function that builds it, inputs, expected MLPs). The expected MLPs map a module path, with a star
+# for each number, to the count of MLPs at such paths and their (up, gate, down, activation).
 Family = tuple[
     dict[str, Any] | Callable[[], Any], dict[str, Any], Mapping[str, tuple[int, tuple[str, str | None, str, str]]]
 ]
@@ -57,16 +57,16 @@ STAGES = ["stage1", "stage2", "stage3", "stage4"]
 
 
 def img(size: int) -> dict[str, Any]:
-    """A batch of two images."""
+    """A batch of two RGB images of `size` x `size` pixels."""
     return {"pixel_values": torch.linspace(-1, 1, 2 * 3 * size * size).reshape(2, 3, size, size)}
 
 
 def feats(length: int, width: int) -> torch.Tensor:
-    """A batch of two series of features."""
+    """A batch of two feature sequences, shape [2, length, width]."""
     return torch.linspace(-1, 1, 2 * length * width).reshape(2, length, width)
 
 
-# up, gate, down and activation of an MLP
+# (up, gate, down, activation) of an MLP; gate is None without gating
 PLAIN = ("fc1.weight", None, "fc2.weight", "gelu")
 PLAIN_RELU = (*PLAIN[:3], "relu")
 QUICK_GELU = (*PLAIN[:3], "sigmoid+mul")

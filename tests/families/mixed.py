@@ -1,4 +1,4 @@
-"""Models of several modalities."""
+"""Multimodal models and the MLPs expected in them."""
 
 import torch
 import transformers as hf
@@ -31,7 +31,7 @@ from tests.families.configs import (
     img,
 )
 
-# A table, one row a family.
+# One row per family; unformatted to stay compact.
 # fmt: off
 FAMILIES: dict[str, Family] = {
     "CLIPModel": (CLIP, TEXT | IMAGE, {"vision_model.encoder.layers.*.mlp": (2, QUICK_GELU),

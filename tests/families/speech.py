@@ -1,4 +1,4 @@
-"""Models of audio and other series."""
+"""Audio and time-series models and the MLPs expected in them."""
 
 import torch
 import transformers as hf
@@ -30,7 +30,7 @@ SERIES = {
     "future_time_features": torch.ones(2, 3, 1),
 }
 
-# A table, one row a family.
+# One row per family; unformatted to stay compact.
 # fmt: off
 FAMILIES: dict[str, Family] = {
     "HubertForCTC": (WAVE_SIZES | {"num_feat_extract_layers": 2}, WAVE, {"hubert.encoder.layers.*.feed_forward": (2,

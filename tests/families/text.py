@@ -1,4 +1,4 @@
-"""Language models, encoder-decoders and mixtures of experts among them."""
+"""Language models, including encoder-decoders and mixtures of experts, and the MLPs expected in them."""
 
 import torch
 import transformers as hf
@@ -38,7 +38,7 @@ from tests.families.configs import (
     Family,
 )
 
-# A table, one row a family.
+# One row per family; unformatted to stay compact.
 # fmt: off
 FAMILIES: dict[str, Family] = {
     **dict.fromkeys(("MT5ForConditionalGeneration", "UMT5ForConditionalGeneration"), (T5, PAIR,

@@ -1,4 +1,4 @@
-"""Models of images and videos, and convolutional networks that have no MLP."""
+"""Image and video models and the MLPs expected in them; some convolutional networks have none."""
 
 from typing import Any
 
@@ -40,7 +40,7 @@ def detr(config: Any) -> Any:
 
 DETR = D32 | {"d_model": 16, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32}
 
-# A table, one row a family.
+# One row per family; unformatted to stay compact.
 # fmt: off
 FAMILIES: dict[str, Family] = {
     "DeiTForImageClassification": (VIT, IMAGE, {"deit.layers.*.mlp": (2, PLAIN)}),
