@@ -55,7 +55,6 @@ def run(arguments: Namespace) -> None:
     from rich.console import Console
 
     from lazyneuron.cli.exploit_run import Options, advise_command, read_sizes
-    from lazyneuron.cli.exploit_terminal import advice_tables
 
     names = ("model", "text", "images", "length", "sites", "dtype", "head", "projections", "trust_remote_code")
     options = Options(**{name: arguments[name] for name in names})
@@ -66,7 +65,7 @@ def run(arguments: Namespace) -> None:
         print(json.dumps({"model": arguments.model, "notes": found.notes} | found.advice.to_dict(), indent=1))
         return
     console = output()
-    for part in advice_tables(found.advice):
+    for part in (*found.advice.tables(), *found.advice.sentences()):
         console.print(part, highlight=False)
     for note in [*found.notes, f"records: {found.folder}"]:
         console.print(f"note: {note}", highlight=False, soft_wrap=True)
