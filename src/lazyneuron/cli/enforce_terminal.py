@@ -4,23 +4,19 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from rich import box
-from rich.table import Table
-
 from lazyneuron.records.record import Record
+from lazyneuron.records.table import Column, Table, percent
 
-_SITE_NUMBERS = ("density", "natural_density")
 _COLUMNS = {
-    "density": "kept\n%",
-    "natural_density": "natural\n%",
-    "loss": "loss\nnats",
-    "perplexity": "perplexity",
-    "accuracy": "accuracy\n%",
-    "agreement": "same\nfirst %",
-    "kl": "KL\nnats",
-    "cosine": "cosine",
+    "density": Column("kept\n%", percent()),
+    "natural_density": Column("natural\n%", percent()),
+    "loss": Column("loss\nnats", ".4f"),
+    "perplexity": Column("perplexity", lambda value: f"{value:,.2f}" if value < 1e5 else f"{value:.2g}"),
+    "accuracy": Column("accuracy\n%", percent()),
+    "agreement": Column("same\nfirst %", percent()),
+    "kl": Column("KL\nnats", ".4f"),
+    "cosine": Column("cosine", ".4f"),
 }
-_IN_PERCENT = (*_SITE_NUMBERS, "accuracy", "agreement")
 
 
 def quality_rows(records: Sequence[Record]) -> list[dict[str, Any]]:
@@ -42,20 +38,16 @@ def quality_table(records: Sequence[Record]) -> Table:
     """What the terminal shows: quality against density, a line for each."""
     rows = quality_rows(records)
     scored = max((r.num_tokens or 0 for r in records if r.what in ("agreement", "cosine")), default=0)
-    table = Table(title=f"Quality on {scored:,} held-out predictions", box=box.SIMPLE_HEAD)
-    table.caption = "kept, natural: active neurons after and before selection, % of d_ff"
+    notes = ["kept, natural: active neurons after and before selection, % of d_ff"]
     if any(row["case"] == "control" for row in rows):
-        table.caption += "\ncontrol: the original fine-tuned alike, without selection"
-    table.padding, table.show_edge, table.caption_justify = (0, 1, 0, 0), False, "left"
-    table.add_column("", no_wrap=True)
-    table.add_column("density\n%", justify="right", no_wrap=True)
-    shown = [what for what in _COLUMNS if any(what in row for row in rows)]
-    for what in shown:
-        table.add_column(_COLUMNS[what], justify="right", no_wrap=True)
-    for row in rows:
-        cells = ["" if row["case"] in ("before", "control") else f"{100 * row['x']:.4g}"]
-        table.add_row(row["case"], *cells, *(_cell(what, row.get(what)) for what in shown))
-    return table
+        notes.append("control: the original fine-tuned alike, without selection")
+    columns = [Column(""), Column("density\n%", lambda density: f"{100 * density:.4g}"), *_COLUMNS.values()]
+    cells = [
+        [row["case"], None if row["case"] in ("before", "control") else row["x"], *map(row.get, _COLUMNS)]
+        for row in rows
+    ]
+    title = f"Quality on {scored:,} held-out predictions"
+    return Table(columns, cells, title=title, notes=notes).without_empty_columns()
 
 
 def quality_json(records: Sequence[Record]) -> list[dict[str, Any]]:
@@ -64,13 +56,3 @@ def quality_json(records: Sequence[Record]) -> list[dict[str, Any]]:
         {what: None if isinstance(value, float) and not math.isfinite(value) else value for what, value in row.items()}
         for row in quality_rows(records)
     ]
-
-
-def _cell(what: str, value: float | None) -> str:
-    if value is None:
-        return ""
-    if what in _IN_PERCENT:
-        return f"{100 * value:.2f}"
-    if what == "perplexity":
-        return f"{value:,.2f}" if value < 1e5 else f"{value:.2g}"
-    return f"{value:.4f}"

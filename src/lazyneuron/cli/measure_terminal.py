@@ -4,13 +4,23 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
 from lazyneuron.records.record import Record
+from lazyneuron.records.table import Column, Table, percent
 from lazyneuron.sites import Site
+
+# Titles, the records' `what` and `x`, and how the numbers are written.
+_MEASURED = [
+    ("density\n%", "density", None, percent()),
+    ("median", "num_active_quantile", 0.5, ",.0f"),
+    ("99th\npct", "num_active_quantile", 0.99, ",.0f"),
+    ("never\nactive", "never_fired", None, ",.0f"),
+    ("energy\n%", "energy_90", None, percent()),
+    ("class\n%", "density_class_token", None, percent()),
+    ("patch\n%", "density_patches", None, percent()),
+]
 
 
 def counting_bar(console: Console, unit: str) -> Progress:
@@ -28,32 +38,20 @@ def counting_bar(console: Console, unit: str) -> Progress:
 
 
 def measured_table(sites: Sequence[Site], records: Sequence[Record]) -> Table:
-    """What the terminal shows: one line per site, in percent where a fraction is meant."""
+    """What the terminal shows: one line per site, fractions in percent."""
     found = {(r.site, r.what, r.x): r.value for r in records}
     layers = {r.site: f"{r.stack} {r.layer}".strip() for r in records}
-    has_class_token = any(what == "density_class_token" for _, what, _ in found)
     tokens = max((r.num_tokens or 0 for r in records), default=0)
-    caption = "density: active neurons; energy: the fewest that hold 90 % of it; both in % of d_ff"
-    table = Table(title=f"Activation maps of {tokens:,} tokens", caption=caption, box=box.SIMPLE_HEAD)
-    table.padding, table.show_edge, table.caption_justify = (0, 1, 0, 0), False, "left"
-    left, right = ["layer", "site", "activation"], ["d_ff", "density\n%", "median", "99th\npct", "never\nactive"]
-    right += ["energy\n%", *(["class\n%", "patch\n%"] * has_class_token)]
-    for name in left:
-        table.add_column(name, overflow="fold", min_width=len(name))
-    for name in right:
-        table.add_column(name, justify="right", no_wrap=True)
+    columns = [Column("layer"), Column("site"), Column("activation"), Column("d_ff", "d")]
+    columns += [Column(title, form) for title, _, _, form in _MEASURED]
+    rows = []
     for site in sites:
-        kinds = [("density", None), ("num_active_quantile", 0.5), ("num_active_quantile", 0.99)]
-        kinds += [("never_fired", None), ("energy_90", None)]
-        kinds += [("density_class_token", None), ("density_patches", None)] * has_class_token
-        cells = []
-        for what, x in kinds:
-            value = found.get((site.name, what, x))
-            is_count = what in ("num_active_quantile", "never_fired")
-            cells.append("" if value is None else f"{value:,.0f}" if is_count else f"{100 * value:.2f}")
         activation = f"gated {site.activation}" if site.is_gated else site.activation
-        table.add_row(layers.get(site.name, ""), site.name or "(model)", activation, str(site.d_ff), *cells)
-    return table
+        numbers = [found.get((site.name, what, x)) for _, what, x, _ in _MEASURED]
+        rows.append([layers.get(site.name, ""), site.name or "(model)", activation, site.d_ff, *numbers])
+    note = "density: active neurons; energy: the fewest that hold 90 % of it; both in % of d_ff"
+    title = f"Activation maps of {tokens:,} tokens"
+    return Table(columns, rows, title=title, notes=[note]).without_empty_columns()
 
 
 def measured_json(sites: Sequence[Site], records: Sequence[Record]) -> list[dict[str, Any]]:
