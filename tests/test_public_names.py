@@ -1,7 +1,9 @@
 """The public names, and that importing them is silent and light."""
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +12,7 @@ import lazyneuron
 NAMES = [
     "Advice",
     "Anneal",
+    "CapturedMaps",
     "Choice",
     "Cost",
     "Exploited",
@@ -32,6 +35,7 @@ NAMES = [
     "Verdict",
     "advise",
     "calibrate",
+    "capture",
     "choose",
     "cost",
     "enforce",
@@ -55,6 +59,13 @@ NAMES = [
 def test_the_public_names_are_these():
     assert lazyneuron.__all__ == NAMES
     assert dir(lazyneuron) == NAMES
+
+
+def test_type_checkers_see_the_same_names():
+    tree = ast.parse(Path(lazyneuron.__file__).read_text())
+    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    seen = [alias.name for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names]
+    assert sorted(seen) == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -498,7 +498,7 @@ def test_a_list_of_sites_needs_no_inputs_without_dropout(stack, x):
 
 
 REFUSED: list[tuple[type[Exception], dict[str, Any], str]] = [
-    (UsageError, {}, "Alone runs on inputs unknown here: pass a batch as example_inputs="),
+    (UsageError, {}, "Alone has no dummy inputs: pass a batch as example_inputs="),
     (ValueError, {"selection": TopK(k=13)}, "site '': top-k needs 0 < k <= d_ff; got k=13 with d_ff=12"),
     (TypeError, {"selection": 3}, "enforce takes a selection such as TopK"),
     (UsageError, {"selection": {"x": TopK(k=1)}}, "'x' fits none of the 1 sites: ''"),

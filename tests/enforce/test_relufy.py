@@ -11,8 +11,7 @@ from transformers.utils import logging
 
 from lazyneuron.enforce.relufy import relufy
 from lazyneuron.errors import UsageError
-from lazyneuron.maps.owners import dummy_inputs
-from lazyneuron.sites import find_sites
+from lazyneuron.sites import dummy_inputs, find_sites
 
 IDS = torch.randint(3, 50, (2, 6), generator=torch.Generator().manual_seed(0))
 SIZES = {"vocab_size": 50, "d_model": 16, "d_kv": 4, "d_ff": 32, "num_layers": 1, "num_heads": 2}
@@ -60,7 +59,7 @@ def test_models_of_ones_own(stack, x, activation):
     model, twin = stack(activation=activation), stack()
     assert relufy(model, x) == ["0.act", "1.act"]
     assert torch.equal(model(x), twin(x))
-    with pytest.raises(UsageError, match="Stack runs on inputs unknown here: pass a batch as example_inputs="):
+    with pytest.raises(UsageError, match="Stack has no dummy inputs: pass a batch as example_inputs="):
         relufy(model)
 
 

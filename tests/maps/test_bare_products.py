@@ -9,7 +9,7 @@ import transformers as hf
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lazyneuron.maps.bare_products import BareWeights
+from lazyneuron.maps.bare_products import BareMaps
 from lazyneuron.sites import Site, find_sites
 
 T, D, N, E = 5, 8, 16, 3  # tokens, d_model, neurons, experts
@@ -29,7 +29,7 @@ def random(*shape: int) -> Tensor:
 def maps(down: Tensor, run: Callable[[], Any], up: Tensor | None = None, site: Site = SITE) -> list[Tensor]:
     """The activation maps that `run()` puts through `down`."""
     seen: list[Tensor] = []
-    with BareWeights([(down, site)], lambda _, h: seen.append(h.clone()), {} if up is None else {site.up: up}) as bare:
+    with BareMaps([(down, site)], lambda _, h: seen.append(h.clone()), {} if up is None else {site.up: up}) as bare:
         run()
     assert bare.seen == ({site.name} if seen else set())
     return seen
@@ -148,7 +148,7 @@ def firing(model: nn.Module) -> tuple[dict[str, list[int]], Tensor]:
     def count(site: Site, h: Tensor) -> None:
         counts[site.name] += torch.cat([(h != 0).sum(0), torch.tensor([len(h)])])
 
-    bare = BareWeights([(parameters[site.down], site) for site in sites], count, parameters)
+    bare = BareMaps([(parameters[site.down], site) for site in sites], count, parameters)
     with torch.no_grad(), bare:
         output = model(IDS).logits
     assert bare.seen == set(bare.names) != set()

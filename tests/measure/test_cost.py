@@ -11,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from lazyneuron.measure.cost import PARTS, cost
-from lazyneuron.measure.watch import watch
+from lazyneuron.measure.probe import watch
 from lazyneuron.paper.models import MLPMixer, t5, vit
 from lazyneuron.sites import Site, find_sites
 

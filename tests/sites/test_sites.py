@@ -488,12 +488,12 @@ class Reached(nn.Module):
 @pytest.mark.parametrize(
     ("model", "shape", "message"),
     [
-        (nn.Linear(8, 3), (2, 8), "saw 1 linear weight (weight) and no nonlinearities, but none of these takes the ac"),
+        (nn.Linear(8, 3), (2, 8), "saw 1 linear weight (weight) and no nonlinearities, but none of these linears ta"),
         (Attention(), (2, 5, 8), "saw 4 linear weights (q.weight, k.weight, v.weight, o.weight) and 1 nonlinearity (r"),
         (
             SqueezeExcite(),
             (2, 8, 4, 4),
-            "the linear after a nonlinearity gives only scales others (expand.weight); pas",
+            "the linear after a nonlinearity only scales other activations (expand.weight); pas",
         ),
         (Reached(), (2, 8), "did not reach 4 weights (inner.blocks.0.w1.weight, inner.blocks.0.w2.weight, inner.blo"),
     ],
@@ -509,11 +509,11 @@ def test_no_site_is_explained_by_what_the_pass_saw(model: nn.Module, shape: tupl
 @pytest.mark.parametrize(
     ("model", "inputs", "note"),
     [
-        (Reached(), {"y": X}, "find_sites ran Reached with y; it needs x too: add it to the inputs"),
-        (Reached(), {"x": X, "z": X}, "find_sites ran Reached with x, z; if it needs more, it also takes y, scale"),
-        (Reached(), (X, X, X), "find_sites ran Reached with no input; it needs x too: add it to the inputs"),
-        (Reached(), {"x": X, "y": X[:, :3]}, "ran Reached with x, y; if it needs more, it also takes scale"),
-        (hf.T5Model(hf.T5Config(**T5)), {}, "T5Model with no input; it needs input_ids or inputs_embeds too"),
+        (Reached(), {"y": X}, "Reached was run with y; it needs x too: add it to the inputs"),
+        (Reached(), {"x": X, "z": X}, "Reached was run with x, z; if it needs more, it also takes y, scale"),
+        (Reached(), (X, X, X), "Reached was run with no input; it needs x too: add it to the inputs"),
+        (Reached(), {"x": X, "y": X[:, :3]}, "Reached was run with x, y; if it needs more, it also takes scale"),
+        (hf.T5Model(hf.T5Config(**T5)), {}, "T5Model was run with no input; it needs input_ids or inputs_embeds too"),
         (hf.T5Model(hf.T5Config(**T5)), {"input_ids": IDS}, "it also takes attention_mask, decoder_input_ids, dec"),
     ],
 )

@@ -22,7 +22,7 @@ from lazyneuron.enforce.verify import verify
 from lazyneuron.errors import LazyneuronError, UsageError
 from lazyneuron.load.load import Loaded, load, short_name
 from lazyneuron.load.pretrained import quiet
-from lazyneuron.measure.watch import RELU_LIKE
+from lazyneuron.measure.probe import RELU_LIKE
 from lazyneuron.records.folder import RunFolder
 from lazyneuron.records.record import Record, Source, device_name
 from lazyneuron.sites import Site, find_sites

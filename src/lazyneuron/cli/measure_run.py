@@ -18,8 +18,8 @@ from lazyneuron.cli.measure_terminal import counting_bar
 from lazyneuron.errors import LazyneuronError, StoppedError, UsageError
 from lazyneuron.load.feed import Inputs, batches
 from lazyneuron.load.load import Loaded, default_folder, forward_arguments, load, short_name
+from lazyneuron.measure.probe import RELU_LIKE, Probe, watch
 from lazyneuron.measure.probe_records import probe_records
-from lazyneuron.measure.watch import RELU_LIKE, Probe, watch
 from lazyneuron.records.folder import RunFolder
 from lazyneuron.records.record import Record, Source, device_name
 from lazyneuron.sites import NoSitesError, Site, find_sites

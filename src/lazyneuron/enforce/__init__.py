@@ -15,8 +15,7 @@ from lazyneuron.enforce.relufy import relufy
 from lazyneuron.enforce.saved import from_pretrained, restore
 from lazyneuron.enforce.selection import Anneal, GroupTopK, Selection, StatisticalTopK, Threshold, TopK
 from lazyneuron.enforce.verify import NotSparseError, verify
-from lazyneuron.maps.owners import Inputs
-from lazyneuron.sites import SiteChoice
+from lazyneuron.sites import Inputs, SiteChoice
 
 __all__ = [
     "Anneal",

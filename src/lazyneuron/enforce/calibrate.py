@@ -8,9 +8,8 @@ from torch import Tensor, nn
 from lazyneuron.enforce.enforce import enforced
 from lazyneuron.enforce.selection import Threshold
 from lazyneuron.errors import UsageError
-from lazyneuron.maps.attach import Hooks
-from lazyneuron.maps.owners import Inputs, as_call
-from lazyneuron.sites import Site, SiteChoice, find_sites
+from lazyneuron.maps.attach import MapHooks
+from lazyneuron.sites import Inputs, Site, SiteChoice, as_call, find_sites
 
 _BITS = 16  # of a float's pattern, found in one pass over the data
 _INTEGERS = {torch.float64: torch.int64, torch.float32: torch.int32, torch.bfloat16: torch.int16}
@@ -120,12 +119,7 @@ def _run(model: nn.Module, data: list[Inputs], sites: list[Site], ranks: dict[st
         if h_BSF.numel() and not rank.is_found:
             rank.add(site.name, h_BSF if is_real_BS is None else h_BSF[is_real_BS])
 
-    seen = Hooks(model, on_map, lambda sites: None)
-    seen.open(sites)
-    try:
-        with torch.no_grad():
-            for batch in data:
-                args, kwargs = as_call(batch)
-                model(*args, **kwargs)
-    finally:
-        seen.close(is_error=True)
+    with torch.no_grad(), MapHooks(model, sites, on_map, warns=False):
+        for batch in data:
+            args, kwargs = as_call(batch)
+            model(*args, **kwargs)

@@ -2,18 +2,18 @@
 
 import dataclasses
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import nn
 
-from lazyneuron.enforce.hooks import AtBare, AtDown, AtDropout, AtUp, SiteHook, site_hooks
+from lazyneuron.enforce.selecting_hooks import AtBare, AtDown, AtDropout, AtUp, SiteHook, site_hooks
 from lazyneuron.enforce.selection import Anneal, Selection, selection_from_dict
 from lazyneuron.errors import UsageError
-from lazyneuron.maps.owners import Inputs, Layout, dropouts_before_down, dummy_inputs, may_drop
-from lazyneuron.sites import Site, SiteChoice, find_sites, given_sites, unwrap
+from lazyneuron.maps.attach import forget_compiled
+from lazyneuron.maps.dropout import dropouts_before_down, dropouts_inside
+from lazyneuron.maps.owners import Layout
+from lazyneuron.sites import Inputs, Site, SiteChoice, dummy_inputs, find_sites, given_sites, inputs_or_dummy, unwrap
 
 CONFIG_KEY = "lazyneuron"
 Chosen = list[tuple[Site, Selection, str | None]]
@@ -52,7 +52,7 @@ def enforce(
     release(model)
     for hook, module in placed:
         hook.attach(module)
-    _forget_compiled()
+    forget_compiled()
     _remember(root)
 
 
@@ -62,7 +62,7 @@ def release(model: nn.Module) -> None:
     for hook in hooks:
         hook.remove()
     if hooks:
-        _forget_compiled()
+        forget_compiled()
         _remember(unwrap(model))
 
 
@@ -102,7 +102,7 @@ def set_step(model: nn.Module, step: int) -> None:
         hook.selection = selection.at(step)
         is_changed |= hook.selection.now.k_of(hook.site.d_ff) != selection.now.k_of(hook.site.d_ff)
     if is_changed:
-        _forget_compiled()
+        forget_compiled()
     _remember(unwrap(model))
 
 
@@ -113,28 +113,25 @@ def _choose(
     if wrong := [value for value in by_key.values() if not isinstance(value, Selection)]:
         raise TypeError(f"enforce takes a selection such as TopK(density=0.05), or a mapping to such; got {wrong[0]!r}")
     found = given_sites(model, sites)
-    name = type(unwrap(model)).__name__
-    inputs = example_inputs if example_inputs is not None else dummy_inputs(model)
     if found is None:
-        if inputs is None:
-            raise UsageError(f"{name} runs on inputs unknown here: pass a batch as example_inputs=")
         try:
-            found = find_sites(model, inputs, sites)
+            found = find_sites(model, inputs_or_dummy(model, example_inputs), sites)
         except Exception as error:
-            if example_inputs is not None or isinstance(error, ValueError):
+            if example_inputs is not None or isinstance(error, ValueError | UsageError):
                 raise
-            mend = "pass a batch as example_inputs="
-            raise UsageError(f"{name} does not run on its dummy inputs alone: {mend}") from error
+            name = type(unwrap(model)).__name__
+            raise UsageError(f"{name} does not run on dummy inputs: pass a batch as example_inputs=") from error
     kept = [(site, chosen) for site, chosen in assigned(selection, found)]
     for site, chosen in kept:
         chosen.check(site)
     after = [site for site, chosen in kept if not chosen.is_before_activation]
     dropouts: dict[str, str] = {}
-    if droppers := may_drop(layout, after):
+    if droppers := dropouts_inside(layout, after):
+        inputs = example_inputs if example_inputs is not None else dummy_inputs(model)
         if inputs is None:
             dropout, inside = next(iter(droppers.items()))
-            mend = "pass a batch as example_inputs= to tell whether it is before the down projection"
-            raise UsageError(f"site {inside[0].name!r} has the dropout {dropout}: {mend}")
+            remedy = "pass a batch as example_inputs= to find out whether it is before the down projection"
+            raise UsageError(f"site {inside[0].name!r} has the dropout {dropout}: {remedy}")
         dropouts = dropouts_before_down(model, layout, after, inputs)
     return [(site, chosen, dropouts.get(site.name)) for site, chosen in kept]
 
@@ -175,14 +172,14 @@ def _read(root: nn.Module, written: Any) -> Chosen:
 def _hooks(layout: Layout, site: Site, selection: Selection, dropout: str | None) -> list[tuple[SiteHook, nn.Module]]:
     if selection.is_before_activation:
         weight = site.gate or site.up
-        owners, is_bare = layout.holders(weight)
+        owners, is_bare = layout.owners(weight)
         parameter = layout.parameters[weight]
         if is_bare or (parameter.is_floating_point() and parameter.numel() != site.d_model * site.d_ff):
             what = "is no module's own" if is_bare else f"gives more than the {site.d_ff} neurons"
             mend = "use TopK or Threshold there, which act after the activation"
             raise UsageError(f"site {site.name!r}: {weight} {what}, so its output cannot be selected: {mend}")
         return [(AtUp(site, selection), owner) for owner in owners]
-    owners, is_bare = layout.holders(site.down)
+    owners, is_bare = layout.owners(site.down)
     if is_bare:
         return [(AtBare(site, selection), owner) for owner in owners]
     if dropout is not None and dropout not in layout.modules:
@@ -201,9 +198,3 @@ def _remember(root: nn.Module) -> None:
         setattr(config, CONFIG_KEY, spec)
     elif hasattr(config, CONFIG_KEY):
         delattr(config, CONFIG_KEY)
-
-
-def _forget_compiled() -> None:
-    """Code compiled before would ignore new hooks silently, and keep old ones."""
-    if "torch._dynamo" in sys.modules:
-        torch._dynamo.reset()

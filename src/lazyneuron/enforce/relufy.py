@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from lazyneuron.errors import UsageError
 from lazyneuron.load.pretrained import first_line, quiet
-from lazyneuron.maps.owners import Inputs, Layout, dummy_inputs, numberless, run_hooked
-from lazyneuron.sites import Site, find_sites, unwrap
+from lazyneuron.maps.owners import Layout, numberless
+from lazyneuron.sites import Inputs, Site, as_call, dry_run, find_sites, inputs_or_dummy, unwrap
 
 _SMOOTH = re.compile("gelu|silu|swish", re.IGNORECASE)
 _CONFIG_KEY = re.compile("act|feed_forward_proj")
@@ -27,10 +27,7 @@ def relufy(model: nn.Module, example_inputs: Inputs | None = None) -> list[str]:
     Raises UsageError, with the module's name and nothing changed, where an activation is a function and no module of
     its own, where one serves other parts as well, or where the config has no entry that would keep it.
     """
-    inputs = example_inputs if example_inputs is not None else dummy_inputs(model)
-    root = unwrap(model)
-    if inputs is None:
-        raise UsageError(f"{type(root).__name__} runs on inputs unknown here: pass a batch as example_inputs=")
+    root, inputs = unwrap(model), inputs_or_dummy(model, example_inputs)
     sites = [site for site in find_sites(model, inputs) if site.activation not in _RELU_LIKE]
     names = _activations(model, sites, inputs) if sites else set[str]()
     layout = Layout(model)
@@ -78,18 +75,18 @@ def _activations(model: nn.Module, sites: list[Site], inputs: Inputs) -> set[str
         inside = {
             site.name
             for site in bare
-            for owner in layout.holders(site.gate or site.up)[0]
+            for owner in layout.owners(site.gate or site.up)[0]
             if any(child is module for child in owner.modules())
         }
         serves.setdefault(id(module), set()).update(found or inside or {None})
 
     bare, handles = [], []
     for site in sites:
-        owners, is_bare = layout.holders(site.gate or site.up)
+        owners, is_bare = layout.owners(site.gate or site.up)
         bare += [site] if is_bare else []
         handles += [] if is_bare else [owner.register_forward_hook(at_up(site)) for owner in owners]
     handles += [m.register_forward_pre_hook(at_activation) for m in {id(m): m for m in smooth.values()}.values()]
-    run_hooked(model, inputs, handles)
+    dry_run(model, *as_call(inputs), handles=handles)
     names = {name for name, module in smooth.items() if serves.get(id(module), {None}) != {None}}
     if mixed := sorted(name for name in names if None in serves[id(smooth[name])]):
         raise UsageError(f"{mixed[0]} activates more than an MLP: give the MLP a module of its own")

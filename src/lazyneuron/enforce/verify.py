@@ -5,9 +5,8 @@ from torch import Tensor, nn
 
 from lazyneuron.enforce.enforce import hooks_in_force
 from lazyneuron.errors import LazyneuronError, UsageError
-from lazyneuron.maps.attach import Hooks
-from lazyneuron.maps.owners import Inputs, as_call
-from lazyneuron.sites import Site
+from lazyneuron.maps.attach import MapHooks
+from lazyneuron.sites import Inputs, Site, as_call
 
 
 class NotSparseError(LazyneuronError, AssertionError):
@@ -37,14 +36,9 @@ def verify(model: nn.Module, batch: Inputs) -> dict[str, int]:
         checked[site.name] += len(counts)
         broken[site.name] = number + int((counts > limit).sum()), max(worst, int(counts.max()))
 
-    live = Hooks(model, on_map, lambda sites: None)
-    live.open([hook.site for hook in hooks.values()])
     args, kwargs = as_call(batch)
-    try:
-        with torch.no_grad():
-            model(*args, **kwargs)
-    finally:
-        live.close(is_error=True)  # experts without a token are no error
+    with torch.no_grad(), MapHooks(model, [hook.site for hook in hooks.values()], on_map, warns=False):
+        model(*args, **kwargs)
     for name, (number, worst) in broken.items():
         if number:
             promise = hooks[name].selection.promise(hooks[name].site.d_ff)

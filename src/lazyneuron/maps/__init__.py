@@ -1,1 +1,5 @@
-"""The one way to an activation map: who owns a down projection, what lies before it, which tokens are real."""
+"""Activation maps of a model as it runs: which module owns a weight, which tokens are real, and `lazy.capture`."""
+
+from lazyneuron.maps.capture import CapturedMaps, capture
+
+__all__ = ["CapturedMaps", "capture"]

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from lazyneuron.errors import StoppedError, UsageError
-from lazyneuron.measure.monitor import Monitor, eager
+from lazyneuron.maps.attach import eager
+from lazyneuron.measure.monitor import Monitor
 from lazyneuron.measure.trackers import PACKAGES
 from lazyneuron.sites import SiteChoice, is_tracing
 

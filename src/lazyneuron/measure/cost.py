@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from lazyneuron.records.table import Column, Table
 from lazyneuron.sites import Site, clean_name, unwrap
-from lazyneuron.sites.find import private_copy, undisturbed
+from lazyneuron.sites.dry_run import Inputs, as_call, dry_run
 from lazyneuron.sites.trace import Tracer
 
 PARTS = ("attention", "mlp_up", "mlp_down", "head", "other")
@@ -117,7 +117,7 @@ class Cost:
 def cost(
     model: nn.Module,
     sites: Sequence[Site],
-    example_inputs: Mapping[str, Any] | tuple[Any, ...] | Tensor,
+    example_inputs: Inputs,
     density: Mapping[str, float] | None = None,
     *,
     num_tokens: int | None = None,
@@ -148,13 +148,9 @@ def cost(
     module = unwrap(model)
     parameters: dict[str, Tensor] = {clean_name(name): p for name, p in module.named_parameters()}
     roles, keep = _checked(type(module).__name__, parameters, sites, density or {})
-    args, kwargs = (example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)), {}
-    if isinstance(example_inputs, Mapping):
-        args, kwargs = (), {name: tree_map(private_copy, value) for name, value in example_inputs.items()}
     tracer = Tracer(parameters)
     meter = _Meter(tracer)
-    with undisturbed(module), tracer, meter:
-        output = module(*tree_map(private_copy, args), **kwargs)
+    output = dry_run(module, *as_call(example_inputs), modes=[tracer, meter])
     if sites and roles.keys().isdisjoint(meter.rows):
         raise ValueError(f"the pass reached none of the {len(sites)} sites: give example_inputs that run the MLPs")
     for site in sites:

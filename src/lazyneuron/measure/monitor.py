@@ -3,10 +3,9 @@
 import contextlib
 import json
 import os
-import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +15,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from lazyneuron.errors import UsageError
+from lazyneuron.maps.attach import eager
+from lazyneuron.measure.probe import Probe, watch
 from lazyneuron.measure.trackers import Trackers
-from lazyneuron.measure.watch import Probe, watch
 from lazyneuron.records.folder import RunFolder
 from lazyneuron.records.record import Record, Source, device_name
 from lazyneuron.sites import SiteChoice, is_tracing, numbered, unwrap
@@ -212,11 +212,6 @@ def _training_passes_only(model: nn.Module, probe: Probe) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-def eager(hook: Callable[..., Any]) -> Callable[..., Any]:
-    """The hook, out of dynamo's sight; a process that never compiles does not load it."""
-    return torch.compiler.disable(hook) if "torch._dynamo" in sys.modules else hook
 
 
 def _copy_of_counts(probe: Probe) -> dict[str, Tensor]:

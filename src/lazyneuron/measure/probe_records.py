@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lazyneuron.measure.probe import Probe
 from lazyneuron.measure.statistics import HISTOGRAMS, quantile
-from lazyneuron.measure.watch import Probe
 from lazyneuron.records.record import Record, Source
 from lazyneuron.sites import numbered
 

@@ -1,18 +1,24 @@
 """Where a model keeps up, gate, activation map and down: its sites, found by tracing."""
 
-from lazyneuron.sites.find import find_sites, find_sites_in_call, is_tracing
+from lazyneuron.sites.dry_run import Inputs, as_call, dry_run, dummy_inputs, inputs_or_dummy, is_tracing
+from lazyneuron.sites.find import find_sites, find_sites_in_call
 from lazyneuron.sites.select import SiteChoice, given_sites, matching
 from lazyneuron.sites.site import NoSitesError, Site, numbered, site_table
 from lazyneuron.sites.wrappers import clean_name, unwrap
 
 __all__ = [
+    "Inputs",
     "NoSitesError",
     "Site",
     "SiteChoice",
+    "as_call",
     "clean_name",
+    "dry_run",
+    "dummy_inputs",
     "find_sites",
     "find_sites_in_call",
     "given_sites",
+    "inputs_or_dummy",
     "is_tracing",
     "matching",
     "numbered",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lazyneuron.kernels.count import count
-from lazyneuron.maps.attach import Hooks
+from lazyneuron.maps.attach import MapHooks
 from lazyneuron.measure.statistics import HISTOGRAMS, STATISTICS, mean, quantile
 from lazyneuron.records.table import Column, Table, percent
 from lazyneuron.sites import Site, SiteChoice, unwrap
@@ -68,24 +68,17 @@ class Probe:
         names = [*STATISTICS] if statistics == "all" else list(dict.fromkeys(statistics))
         if unknown := [name for name in names if name not in STATISTICS]:
             raise ValueError(f"no statistic {unknown[0]!r}: choose from {', '.join(STATISTICS)}")
-        self._hooks = Hooks(model, self._count, self._keep_sites, is_first=before_selection)
+        self._hooks = MapHooks(model, sites, self._count, is_first=before_selection)
         self._statistics = [STATISTICS[name] for name in names]
         needs = {statistic.needs for statistic in self._statistics}
         self._needs = {need: need in needs for need in ("relative", "energy", "shared")}
-        self._choice: SiteChoice = sites
-        self._sites = None if sites is None or isinstance(sites, str) else list(sites)
         self._model = unwrap(model)
         self._counts: dict[str, Tensor] = {}
 
     @property
     def sites(self) -> list[Site]:
         """The watched sites; RuntimeError before they are known."""
-        if self._sites is None:
-            raise RuntimeError(
-                "no site is known yet: the model's own forward was not called inside the watch; call it, watch the "
-                "part that is called, or pass sites=[Site(...)]"
-            )
-        return self._sites
+        return self._hooks.known_sites()
 
     @property
     def statistics(self) -> tuple[str, ...]:
@@ -206,17 +199,15 @@ class Probe:
 
     def merge(self, other: "Probe") -> None:
         """Add the counts of another probe (of another batch, rank or copy of the model)."""
-        if self._sites is None:
-            self._sites = list(other.sites)
-        mine = {site.name: site for site in self._sites}
+        if self.statistics != other.statistics:
+            theirs, mine = list(other.statistics), list(self.statistics)
+            raise ValueError(f"cannot merge a probe of statistics {theirs} into one of {mine}")
+        sites = {site.name: site for site in self._hooks.sites or ()}
         for site in other.sites:
-            known = mine.get(site.name, site)
+            known = sites.setdefault(site.name, site)
             if known.d_ff != site.d_ff:
                 raise ValueError(f"cannot merge site {site.name!r}: d_ff is {known.d_ff} here and {site.d_ff} there")
-        self._sites += [site for site in other.sites if site.name not in mine]
-        if self._statistics != other._statistics:
-            names = [[statistic.name for statistic in probe._statistics] for probe in (self, other)]
-            raise ValueError(f"cannot merge a probe of statistics {names[1]} into one of {names[0]}")
+        self._hooks.sites = [*sites.values()]
         state = self.state()
         for name, counts in other.state().items():
             state[name] += counts.to(state[name].device)
@@ -238,12 +229,12 @@ class Probe:
 
     def attach(self) -> Self:
         """Begin to count, until `detach`; what `with` does on entering."""
-        self._hooks.open(self._sites if self._sites is not None else self._choice)
+        self._hooks.open()
         return self
 
     def detach(self) -> None:
         """Remove every hook and keep the counts; harmless if none are there."""
-        self._hooks.close(is_error=False)
+        self._hooks.close()
 
     def __enter__(self) -> Self:
         return self.attach()
@@ -252,9 +243,6 @@ class Probe:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
     ) -> None:
         self._hooks.close(is_error=error is not None)
-
-    def _keep_sites(self, sites: list[Site]) -> None:
-        self._sites = sites
 
     def _count(self, site: Site, h_BSF: Tensor, is_real_BS: Tensor | None) -> None:
         found = count(h_BSF, is_real_BS, **self._needs)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from lazyneuron.measure.watch import watch
+from lazyneuron.measure.probe import watch
 from lazyneuron.sites import Site, find_sites
 
 IDS = torch.randint(3, 50, (2, 6), generator=torch.Generator().manual_seed(0))
