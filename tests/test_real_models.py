@@ -20,7 +20,8 @@ from torch.utils._pytree import tree_leaves
 
 import lazyneuron as lazy
 from lazyneuron.cli import measure_run as command
-from lazyneuron.cli.measure_run import Measured, Options, measure
+from lazyneuron.cli.measure import Measure
+from lazyneuron.cli.measure_run import Measured, measure
 from lazyneuron.load.feed import batches
 from lazyneuron.load.load import Loaded, load
 from lazyneuron.load.sources import text_source
@@ -302,7 +303,7 @@ def seen(request, tmp_path_factory) -> Seen:
     known = KNOWN[request.param]
     model, kept = known.model(), []
     chosen = {"batch": known.batch, "length": known.length, "tokens": known.tokens}
-    options = Options(model=model, device="cpu", out=tmp_path_factory.mktemp("real") / "out", **chosen)
+    options = Measure(model=model, device="cpu", out=tmp_path_factory.mktemp("real") / "out", **chosen)
     with pytest.MonkeyPatch.context() as patch:  # loading takes longest: look at the same model by hand
         patch.setattr(command, "load", lambda *args, **more: kept.append(load(*args, **more)) or kept[-1])
         measured = measure(options, Console(quiet=True))

@@ -35,12 +35,15 @@ class StoppedError(LazyneuronError):
 
 
 @contextmanager
-def explained_imports(who: str) -> Iterator[None]:
-    """Turn a missing optional dependency into one line: `who` needs a module, and which extra installs it."""
+def explained_imports(who: str, extra: str | None = None) -> Iterator[None]:
+    """Turn a missing optional dependency into one line: what `who` needs, and the extra that installs it.
+
+    `extra` overrides the smallest extra that brings the module, for those that need more than it.
+    """
     try:
         yield
     except ModuleNotFoundError as error:
         module = (error.name or "").partition(".")[0]
         if module not in _EXTRA_OF:
             raise
-        raise UsageError(f"{who} needs {module}: pip install 'lazyneuron[{_EXTRA_OF[module]}]'") from error
+        raise UsageError(f"{who} needs {module}: pip install 'lazyneuron[{extra or _EXTRA_OF[module]}]'") from error

@@ -1,13 +1,11 @@
 """`convert` from a checkpoint to a saved sparse one: its numbers, resumed, stopped, and refused in one line."""
 
-from pathlib import Path
-
 import pytest
 import torch
 import transformers as hf
 from rich.console import Console
 
-from lazyneuron.cli.enforce_options import SWEEP, Options
+from lazyneuron.cli.enforce import Enforce
 from lazyneuron.cli.enforce_run import convert
 from lazyneuron.cli.enforce_terminal import quality_rows, quality_table
 from lazyneuron.enforce.enforce import enforced
@@ -17,13 +15,12 @@ from lazyneuron.errors import UsageError
 from lazyneuron.load.load import load
 from lazyneuron.load.pretrained import quiet
 from lazyneuron.records.folder import RunFolder
-from lazyneuron.training.finetune import Finetuning
 from lazyneuron.training.heldout import text_data
 from lazyneuron.training.model_quality import Tally, answer
 from tests.load.conftest import build, byte_tokenizer
 
 K = 4
-HOW = Finetuning(num_steps=6, learning_rate=1e-2, log_every=2, distill=0.5)
+HOW = {"finetune": True, "steps": 6, "lr": 1e-2, "distill": 0.5}
 
 
 def values(records):
@@ -78,8 +75,7 @@ def test_a_checkpoint_becomes_sparse_and_loads_again_with_the_same_loss(family, 
 
 
 def test_relufied_and_fine_tuned_it_is_better_than_only_converted(options, console):
-    how = Finetuning(num_steps=30, learning_rate=1e-2, log_every=10)
-    converted = convert(options(relufy=True, finetune=how), console)
+    converted = convert(options(relufy=True, finetune=True, steps=30, lr=1e-2), console)
     assert {site.activation for site in converted.sites} == {"relu"}
     found = values(converted.records)
     assert found["finetuned", K / 32, "loss"] < 0.8 * found["converted", K / 32, "loss"]
@@ -101,24 +97,24 @@ def test_an_image_classifier_and_a_model_without_a_head(tmp_path, checkpoints, c
     with quiet():
         hf.ViTForImageClassification(config).save_pretrained(tmp_path / "vit")
         build("bert").bert.save_pretrained(tmp_path / "bert")
-    quick = {"density": 0.25, "sweep": (1.0,), "tokens": 500}
-    converted = convert(Options(model=str(tmp_path / "vit"), out=tmp_path / "images", **quick), console)
+    quick = {"density": 0.25, "sweep": "1.0", "tokens": 500}
+    converted = convert(Enforce(model=str(tmp_path / "vit"), out=tmp_path / "images", **quick), console)
     found = values(converted.records)
     assert {what for case, _, what in found if case == "converted"} == {"loss", "accuracy", "agreement", "kl"}
     assert {r.num_tokens for r in converted.records if r.what == "accuracy"} == {359}
     assert "the held-out data ended after 359 of 500" in converted.notes
     byte_tokenizer("[CLS]", "[SEP]").save_pretrained(tmp_path / "bert")
     text = str(checkpoints("llama").parent / "text.txt")
-    model = Options(model=str(tmp_path / "bert"), text=text, out=tmp_path / "bare", **quick)
+    model = Enforce(model=str(tmp_path / "bert"), text=text, out=tmp_path / "bare", **quick)
     converted = convert(model, console)
     assert {what for _, _, what in values(converted.records)} == {"cosine"}
     assert any("gelu: top-k is by magnitude there; --relufy" in note for note in converted.notes)
-    with pytest.raises(UsageError, match="only its original can teach it: give --distill 1"):
-        convert(Options(model=model.model, text=text, finetune=Finetuning(), out=tmp_path / "c", **quick), console)
+    with pytest.raises(UsageError, match="no labels for this model: distil from the original with --distill 1"):
+        convert(Enforce(model=model.model, text=text, finetune=True, out=tmp_path / "c", **quick), console)
 
 
 def test_the_table_has_a_line_for_each_density(options, console):
-    converted = convert(options(finetune=HOW), console)
+    converted = convert(options(**HOW), console)
     rows = quality_rows(converted.records)
     assert [row["case"] for row in rows] == ["before", "converted", "sweep", "sweep", *["finetuned"] * 3, "control"]
     assert rows[1]["density"] <= K / 32
@@ -137,9 +133,9 @@ def test_what_was_asked_wrongly_is_told_in_one_line(options, console, tmp_path, 
     for wrong, message in (
         ({"density": 0.0}, r"a density must be above 0 and at most 1 \(0.05 keeps 5 %\); got 0.0"),
         ({"density": 5.0}, r"at most 1 \(0.05 keeps 5 %\); got 5.0"),
-        ({"sweep": (1.0, -0.1)}, "got -0.1"),
+        ({"sweep": "1.0,-0.1"}, "got -0.1"),
         ({"tokens": 0}, "tokens must be 1 or more; got 0"),
-        ({"finetune": HOW, "dtype": "bfloat16"}, "fine-tuning in bfloat16 loses small updates: leave out --dtype"),
+        ({"finetune": True, "dtype": "bfloat16"}, "fine-tuning in bfloat16 loses small updates: leave out --dtype"),
     ):
         with pytest.raises(UsageError, match=message):
             options(**wrong)
@@ -156,17 +152,7 @@ def test_what_was_asked_wrongly_is_told_in_one_line(options, console, tmp_path, 
     )
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=r"own_linear:build is not of transformers.*takes any"):
-        convert(Options(model="own_linear:build", out=tmp_path / "own"), console)
-
-
-def test_the_command_asks_for_the_same_again():
-    asked = Options(
-        model="m", relufy=True, finetune=Finetuning(num_steps=7, distill=2, seed=3), sweep=(1.0, 0.1), out=Path("o")
-    )
-    words = "lazyneuron enforce m --density 0.05 --relufy --finetune --steps 7 --lr 0.0001 --distill 2 --seed 3"
-    assert asked.command == f"{words} --sweep 1,0.1 --tokens 20000 --batch 8 --out o"
-    assert Options(model="org/name").folder == Path("runs/enforce-name")
-    assert Options(model="m").sweep == SWEEP
+        convert(Enforce(model="own_linear:build", out=tmp_path / "own"), console)
 
 
 def test_the_command_line_prints_the_table_and_one_line_errors(options, command):

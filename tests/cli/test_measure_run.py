@@ -10,7 +10,8 @@ import transformers as hf
 from rich.console import Console
 from torch import nn
 
-from lazyneuron.cli.measure_run import Options, measure
+from lazyneuron.cli.measure import Measure
+from lazyneuron.cli.measure_run import measure
 from lazyneuron.cli.measure_terminal import measured_json, measured_table
 from lazyneuron.errors import LazyneuronError, UsageError
 from lazyneuron.load.load import short_name
@@ -79,8 +80,8 @@ def own(tmp_path, monkeypatch):
     (tmp_path / f"{name}.py").write_text(CODE)
     monkeypatch.chdir(tmp_path)
 
-    def options(function: str, tokens: int = 70, out: str = "out", **chosen) -> Options:
-        return Options(model=f"{name}:{function}", tokens=tokens, out=Path(out), **chosen)
+    def options(function: str, tokens: int = 70, out: str = "out", **chosen) -> Measure:
+        return Measure(model=f"{name}:{function}", tokens=tokens, out=Path(out), **chosen)
 
     return options
 
@@ -132,7 +133,7 @@ def test_what_is_done_is_read_and_what_was_stopped_goes_on(own, console, monkeyp
     part = measure(own("build", out="parted"), console)
     assert signal.getsignal(signal.SIGINT) == before
     assert part.stopped is not None
-    assert "stopped after 30 of 70 tokens; the same command goes on" in str(part.stopped)
+    assert "stopped after 30 of 70 tokens; the same command resumes" in str(part.stopped)
     assert {r.num_tokens for r in part.records} == {30}
     monkeypatch.delenv("STOP_AT")
     rest = measure(own("build", out="parted"), console)
@@ -172,7 +173,7 @@ def test_bad_input_is_told_in_one_line(own, console):
 )
 def test_the_short_name_and_the_folder(model, title):
     assert short_name(model) == title
-    assert Options(model=model).folder == Path("runs") / f"measure-{title.replace(':', '-')}"
+    assert Measure(model=model).folder == Path("runs") / f"measure-{title.replace(':', '-')}"
 
 
 def test_a_hugging_face_folder_with_its_class_token(tmp_path, console):
@@ -180,7 +181,7 @@ def test_a_hugging_face_folder_with_its_class_token(tmp_path, console):
     sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
     config = hf.ViTConfig(**sizes, image_size=8, patch_size=4, num_channels=1, hidden_act="relu")
     hf.ViTForImageClassification(config).save_pretrained(tmp_path / "vit")
-    measured = measure(Options(model=str(tmp_path / "vit"), tokens=100, out=tmp_path / "out"), console)
+    measured = measure(Measure(model=str(tmp_path / "vit"), tokens=100, out=tmp_path / "out"), console)
     found = values(measured.folder)
     first = measured.sites[0].name
     assert 0 < found[first, "density_class_token", None] < 1

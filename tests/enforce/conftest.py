@@ -10,7 +10,7 @@ import transformers as hf
 from rich.console import Console
 from torch import Tensor, nn
 
-from lazyneuron.cli.enforce_options import Options
+from lazyneuron.cli.enforce import Enforce
 from lazyneuron.load.pretrained import quiet
 from tests.load import conftest as families
 
@@ -107,14 +107,14 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
 
 
 @pytest.fixture
-def options(checkpoints: Callable[[str], Path], tmp_path: Path) -> Callable[..., Options]:
+def options(checkpoints: Callable[[str], Path], tmp_path: Path) -> Callable[..., Enforce]:
     """`options(family, ...)` asks for a quick conversion of it."""
 
-    def made(family: str = "llama", out: str = "out", **chosen: Any) -> Options:
+    def made(family: str = "llama", out: str = "out", **chosen: Any) -> Enforce:
         folder = checkpoints(family)
-        quick: dict[str, Any] = {"density": 4 / 32, "sweep": (1.0, 0.5), "tokens": 90, "batch": 2, "length": 24}
+        quick: dict[str, Any] = {"density": 4 / 32, "sweep": "1.0,0.5", "tokens": 90, "batch": 2, "length": 24}
         text = str(folder.parent / "text.txt")
-        return Options(model=str(folder), **{"text": text, **quick, **chosen}, out=tmp_path / out)
+        return Enforce(model=str(folder), **{"text": text, **quick, **chosen}, out=tmp_path / out)
 
     return made
 

@@ -5,12 +5,13 @@ import os
 import signal
 import sys
 import weakref
+from functools import partial
 
 import pytest
 import torch
 
-from lazyneuron.cli.enforce_options import Options
-from lazyneuron.cli.enforce_run import convert
+from lazyneuron.cli.enforce import Enforce
+from lazyneuron.cli.enforce_run import convert, finetuning_of
 from lazyneuron.enforce.enforce import enforce, enforced
 from lazyneuron.enforce.saved import from_pretrained
 from lazyneuron.enforce.selection import TopK
@@ -24,8 +25,19 @@ from lazyneuron.training.model_quality import Evaluation
 from tests.load.conftest import build, byte_tokenizer
 
 K = 4
-HOW = Finetuning(num_steps=6, learning_rate=1e-2, log_every=2, distill=0.5)
+HOW = {"finetune": True, "steps": 6, "lr": 1e-2, "distill": 0.5}
 COMMAND, LOOP = "lazyneuron.cli.enforce_run", "lazyneuron.training.finetune"
+
+
+@pytest.fixture(autouse=True)
+def log_every(monkeypatch):
+    """`log_every(n)` records fine-tuning every n steps; every 2 unless called."""
+
+    def set_interval(num_steps):
+        monkeypatch.setattr(sys.modules[COMMAND], "Finetuning", partial(Finetuning, log_every=num_steps))
+
+    set_interval(2)
+    return set_interval
 
 
 def values(records):
@@ -54,8 +66,8 @@ def stopping(patch, target, name, at):
 
 
 def test_stopped_in_every_stage_it_goes_on_to_the_same_records(options, console, monkeypatch):
-    whole = convert(options(finetune=HOW), console)
-    asked = options(finetune=HOW, out="parted")
+    whole = convert(options(**HOW), console)
+    asked = options(**HOW, out="parted")
     loop = sys.modules[LOOP]
     for target, name, at, message, stage in (
         (Evaluation, "add", 1, "stopped judging after 48 of 90; the same command goes on", "judging"),
@@ -77,8 +89,8 @@ def test_stopped_in_every_stage_it_goes_on_to_the_same_records(options, console,
 
 
 def test_killed_between_stages_nothing_is_recorded_or_trained_twice(options, console, monkeypatch):
-    whole = convert(options(finetune=HOW), console)
-    asked, loop = options(finetune=HOW, out="killed"), sys.modules[LOOP]
+    whole = convert(options(**HOW), console)
+    asked, loop = options(**HOW, out="killed"), sys.modules[LOOP]
 
     real, calls = loop.objective, []
     for number in (3, 6 + 3):  # the third step of the fine-tuning: after a record, before a checkpoint; of the control
@@ -101,7 +113,7 @@ def test_killed_between_stages_nothing_is_recorded_or_trained_twice(options, con
 
 
 def test_the_fine_tuned_model_is_judged_over_the_same_densities(options, console):
-    converted = convert(options(finetune=HOW), console)
+    converted = convert(options(**HOW), console)
     found = values(converted.records)
     assert [x for case, x, what in found if (case, what) == ("finetuned", "loss")] == [K / 32, 1.0, 0.5]
     model = from_pretrained(str(converted.model))
@@ -118,12 +130,18 @@ def test_the_fine_tuned_model_is_judged_over_the_same_densities(options, console
 
 
 def test_the_control_is_the_original_fine_tuned_alike_without_a_selection(options, console, tmp_path):
-    converted = convert(options(finetune=HOW), console)
+    converted = convert(options(**HOW), console)
     found = values(converted.records)
     asked = options()
     ours, original = load(asked.model), load(asked.model)
     data = data_of(ours, asked)
-    finetune(ours.model, data.training, HOW, RunFolder(tmp_path / "own", {}), original=original.model)
+    finetune(
+        ours.model,
+        data.training,
+        finetuning_of(options(**HOW)),
+        RunFolder(tmp_path / "own", {}),
+        original=original.model,
+    )
     enforce(ours.model, TopK(density=1.0), example_inputs=next(data.evaluation()).inputs)
     judged = Evaluation(ours.model, original.model, converted.sites, {1.0: enforced(ours.model)})
     for batch, _ in zip(data.evaluation(), range(2), strict=False):
@@ -147,27 +165,27 @@ def test_one_model_beside_the_original_is_in_memory_at_a_time(options, console, 
         assert all(weight.grad is None for weight in model.parameters())
 
     monkeypatch.setattr(command, "finetune", tuned)
-    convert(options(finetune=HOW), console)
+    convert(options(**HOW), console)
     assert alive == [0, 0]
 
 
 def test_the_control_can_be_left_out_and_unlabelled_data_have_none(options, console, checkpoints, tmp_path):
-    found = convert(options(finetune=HOW, control=False), console).records
+    found = convert(options(**HOW, control=False), console).records
     assert {r.case for r in found} == {"before", "converted", "sweep", "finetuning", "finetuned"}
     assert "control" not in {r.case for r in convert(options(out="plain"), console).records}
     with quiet():
         build("bert").bert.save_pretrained(tmp_path / "bert")
     byte_tokenizer("[CLS]", "[SEP]").save_pretrained(tmp_path / "bert")
     text = str(checkpoints("llama").parent / "text.txt")
-    quick = {"text": text, "sweep": (1.0,), "tokens": 90, "length": 24, "batch": 2, "out": tmp_path / "bare"}
-    converted = convert(Options(model=str(tmp_path / "bert"), finetune=HOW, **quick), console)
+    quick = {"text": text, "sweep": "1.0", "tokens": 90, "length": 24, "batch": 2, "out": tmp_path / "bare"}
+    converted = convert(Enforce(model=str(tmp_path / "bert"), **HOW, **quick), console)
     assert "control" not in {r.case for r in converted.records}
     assert any(note.startswith("no control: without labels") for note in converted.notes)
 
 
-def test_annealed_the_density_falls_and_top_k_is_what_is_saved(options, console):
-    how = Finetuning(num_steps=8, learning_rate=1e-2, log_every=1)
-    converted = convert(options(finetune=how, anneal=True, control=False), console)
+def test_annealed_the_density_falls_and_top_k_is_what_is_saved(options, console, log_every):
+    log_every(1)
+    converted = convert(options(finetune=True, steps=8, lr=1e-2, anneal=True, control=False), console)
     steps = [r.value for r in converted.records if (r.case, r.what, r.layer) == ("finetuning", "density", 0)]
     expected = [(K / 32) ** (step / 8) for step in range(8)]
     assert steps[0] > 0.9
@@ -181,8 +199,8 @@ def test_annealed_the_density_falls_and_top_k_is_what_is_saved(options, console)
 
 
 def test_annealing_stopped_goes_on_to_the_same_records(options, console, monkeypatch):
-    whole = convert(options(finetune=HOW, anneal=True), console)
-    asked = options(finetune=HOW, anneal=True, out="parted")
+    whole = convert(options(**HOW, anneal=True), console)
+    asked = options(**HOW, anneal=True, out="parted")
     with monkeypatch.context() as patch:
         stopping(patch, sys.modules[LOOP], "objective", 4)
         with pytest.raises(StoppedError, match="stopped at step 4 of 6"):
@@ -191,7 +209,7 @@ def test_annealing_stopped_goes_on_to_the_same_records(options, console, monkeyp
 
 
 def test_budgets_give_each_site_its_density(options, console):
-    asked = options(budgets={r"layers\.0\.": 0.25}, sweep=(0.5, 0.1875), finetune=HOW, anneal=True)
+    asked = options(budgets={r"layers\.0\.": 0.25}, sweep="0.5,0.1875", **HOW, anneal=True)
     converted = convert(asked, console)
     in_force = enforced(from_pretrained(str(converted.model)))
     assert [entry["selection"]["density"] for entry in in_force.values()] == [0.25, 0.125]

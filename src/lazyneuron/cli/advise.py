@@ -1,71 +1,63 @@
 """`lazyneuron advise`: its options, and what it prints."""
 
-import sys
-from contextlib import nullcontext, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from jsonargparse import ArgumentParser, Namespace
-
-from lazyneuron.cli.options import HelpFormatter, output, with_exploit_options
-
-_ADVISE = """\
-What would I gain? Measures, on this machine's CPU, how many neurons of each MLP are active, how many bytes of weights
-skipping the others saves (simulated), how long each MLP takes dense and exploited, and how fast the model is both
-ways: per token of decoding where it generates text, per forward pass where it does not. Nothing about the model
-changes, and a model with nothing to gain is told so."""
-
-_ADVISE_EXAMPLES = """\
-MODEL is what `lazyneuron measure` takes: a hub id, a folder, a GGUF file, timm:NAME, module.path:function. A model that
-`lazyneuron enforce` saved has its selection in force.
-
-Exploiting is without loss: a neuron is skipped only where its activation is certainly zero (or certainly not among the
-k largest, under Top-k). GELU and SiLU leave hardly a neuron at zero: enforce a Top-k first.
-
-columns:
-  candidates   neurons that the int8 screen cannot rule out, and that are computed from the weights themselves
-  break-even   the density up to which exploiting takes less time than dense, here, for so many tokens at once
-  down only    torch's up projection, and only the down rows of active neurons
-  screened     what exploit does: screen, compute the candidates, read the down rows of active neurons
-  oracle       if the active neurons were known before: no screen can beat it
-
-examples:
-  lazyneuron advise facebook/opt-125m
-  lazyneuron advise ./my-checkpoint --text my-corpus/ --rows 1,8
-  lazyneuron advise runs/enforce-SmolLM2-135M/model --head 1 --projections
-  lazyneuron advise mine.build:model --json"""
+from lazyneuron.cli.command import ExploitCommand
+from lazyneuron.errors import UsageError
 
 
-def build_parser() -> ArgumentParser:
-    """The options of `lazyneuron advise`."""
-    parser = ArgumentParser(description=_ADVISE, epilog=_ADVISE_EXAMPLES, formatter_class=HelpFormatter)
-    parser.add_argument("model", type=str, metavar="MODEL", help="what to advise on (see below)")
-    parser.add_argument("--rows", type=str, default="1,4,16,64", help="sequences (or tokens of an MLP) at a time")
-    parser.add_argument("--tokens", type=int, default=24, help="tokens to decode for each timing")
-    parser.add_argument("--text", type=str | None, help="file, folder of *.txt, hf:NAME[/CONFIG], python")
-    parser.add_argument("--images", type=str | None, help="image, folder of images, idx folder, hf:NAME, digits")
-    parser.add_argument("--out", type=str | None, help="result folder (default: runs/advise-MODEL)")
-    parser.add_argument("--json", action="store_true", help="print the numbers as JSON, and nothing else")
-    return with_exploit_options(parser)
+@dataclass(frozen=True, kw_only=True)
+class Advise(ExploitCommand):
+    """Estimate what exploiting a model would gain on this machine.
 
+    Measures, on this machine's CPU, how many neurons of each MLP are active, how many bytes of weights are saved by
+    skipping the others (simulated), how long each MLP takes dense and exploited, and how fast the model is both ways:
+    per token of decoding where it generates text, per forward pass where it does not. The model is not changed, and
+    the verdict says so where there is nothing to gain.
 
-def run(arguments: Namespace) -> None:
-    """Carry out `lazyneuron advise` and print what it found."""
-    import json
+    MODEL is what `lazyneuron measure` takes: a hub id, a folder, a GGUF file, timm:NAME, module.path:function. The
+    selection of a model that `lazyneuron enforce` saved is in force.
 
-    from rich.console import Console
+    Exploiting is lossless: a neuron is skipped only where its activation is certainly zero (or certainly not among the
+    k largest, under Top-k). GELU and SiLU leave hardly a neuron at zero: enforce a Top-k first.
 
-    from lazyneuron.cli.exploit_run import Options, advise_command, read_sizes
+    columns:
+      candidates   neurons that the int8 screen cannot rule out, and that are computed from the weights themselves
+      break-even   the density up to which exploiting is faster than dense, on this machine, at this many tokens at once
+      down only    torch's up projection, and only the down rows of active neurons
+      screened     what exploit does: screen, compute the candidates, read the down rows of active neurons
+      oracle       if the active neurons were known in advance: no screen can beat it
 
-    names = ("model", "text", "images", "length", "sites", "dtype", "head", "projections", "trust_remote_code")
-    options = Options(**{name: arguments[name] for name in names})
-    out = Path(arguments.out) if arguments.out else None
-    with redirect_stdout(sys.stderr) if arguments.json else nullcontext():  # the user's own code may print
-        found = advise_command(options, read_sizes(arguments.rows), arguments.tokens, out, Console(stderr=True))
-    if arguments.json:
-        print(json.dumps({"model": arguments.model, "notes": found.notes} | found.advice.to_dict(), indent=1))
-        return
-    console = output()
-    for part in (*found.advice.tables(), *found.advice.sentences()):
-        console.print(part, highlight=False)
-    for note in [*found.notes, f"records: {found.folder}"]:
-        console.print(f"note: {note}", highlight=False, soft_wrap=True)
+    examples:
+      lazyneuron advise facebook/opt-125m
+      lazyneuron advise ./my-checkpoint --text my-corpus/ --rows 1,8
+      lazyneuron advise runs/enforce-SmolLM2-135M/model --head 1 --projections
+      lazyneuron advise mine.build:model --json
+    """
+
+    rows: Annotated[str, "batch sizes to time: sequences of a model, tokens of a single MLP"] = "1,4,16,64"
+    tokens: Annotated[int, "tokens to decode for each timing"] = 24
+    text: Annotated[str | None, "file, folder of *.txt, hf:NAME[/CONFIG], python"] = None
+    images: Annotated[str | None, "image, folder of images, idx folder, hf:NAME, digits"] = None
+    out: Annotated[Path | None, "result folder (default: runs/advise-MODEL)"] = None
+
+    def __post_init__(self) -> None:
+        if self.tokens < 3:
+            raise UsageError(f"timing needs 3 tokens or more; got {self.tokens}")
+        words = [word.strip() for word in self.rows.split(",")]
+        if not all(word.isdecimal() and int(word) for word in words):
+            raise UsageError(f"--rows takes numbers of 1 or more, such as 1,4,16,64; got {self.rows!r}")
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        return tuple(dict.fromkeys(map(int, self.rows.split(","))))
+
+    def run(self) -> None:
+        from lazyneuron.cli.advise_run import advise_on
+
+        advised = self.work(advise_on)
+        numbers = {"notes": advised.notes} | advised.advice.to_dict()
+        lines = [f"note: {note}" for note in [*advised.notes, f"records: {advised.folder}"]]
+        self.show(numbers, [*advised.advice.tables(), *advised.advice.sentences()], lines)

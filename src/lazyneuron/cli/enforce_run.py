@@ -1,8 +1,7 @@
 """`lazyneuron enforce`: a checkpoint made sparse, fine-tuned, judged against its original, and saved."""
 
 import copy
-import time
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any, cast
@@ -10,9 +9,9 @@ from typing import Any, cast
 import torch
 from rich.console import Console
 
+from lazyneuron.cli.enforce import Enforce
 from lazyneuron.cli.enforce_judge import ASKED, Judge, Key
-from lazyneuron.cli.enforce_options import Options
-from lazyneuron.cli.measure_run import failed, fingerprint, sites_of
+from lazyneuron.cli.loading import config_of, failed, line_printer, loaded_on_device, sites_of
 from lazyneuron.cli.measure_terminal import counting_bar
 from lazyneuron.enforce.enforce import assigned, enforce, enforced, release
 from lazyneuron.enforce.relufy import relufy
@@ -20,7 +19,7 @@ from lazyneuron.enforce.saved import restore
 from lazyneuron.enforce.selection import Anneal, TopK
 from lazyneuron.enforce.verify import verify
 from lazyneuron.errors import LazyneuronError, UsageError
-from lazyneuron.load.load import Loaded, load, short_name
+from lazyneuron.load.load import Loaded
 from lazyneuron.load.pretrained import quiet
 from lazyneuron.measure.probe import RELU_LIKE
 from lazyneuron.records.folder import RunFolder
@@ -30,7 +29,6 @@ from lazyneuron.training.finetune import Finetuning, finetune
 from lazyneuron.training.heldout import Data, image_data, text_data
 from lazyneuron.training.model_quality import Scored
 
-_SECONDS_BETWEEN_LINES = 20.0
 _STAGES = ("judging", "finetuning", "judging-finetuned", "control", "judging-control")
 
 
@@ -49,7 +47,21 @@ class Converted:
         return self.folder / "model"
 
 
-def convert(options: Options, console: Console) -> Converted:
+def finetuning_of(command: Enforce) -> Finetuning | None:
+    """The settings of fine-tuning; None where the weights stay as they are."""
+    if not command.finetune:
+        return None
+    return Finetuning(num_steps=command.steps, learning_rate=command.lr, distill=command.distill, seed=command.seed)
+
+
+def selection_of(command: Enforce) -> TopK | dict[str, TopK]:
+    """`--density` everywhere, or by site with `--density` for those that no budget fits."""
+    if not (budgets := command.density_by_site):
+        return TopK(density=command.density)
+    return {key: TopK(density=density) for key, density in {**budgets, "": budgets.get("", command.density)}.items()}
+
+
+def convert(command: Enforce, console: Console) -> Converted:
     """Load the model, enforce the selection, judge it over the sweep, fine-tune and judge it again, and save it.
 
     Records have split "eval", `x` and a `case`. "before" is the original, "converted" the model as asked, at the mean
@@ -62,39 +74,38 @@ def convert(options: Options, console: Console) -> Converted:
     what cannot be loaded, fed or enforced, LazyneuronError where the model gives NaN. In memory there are the original
     and one other model at a time.
     """
-    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    with console.status(f"loading {options.model}"):
-        dtype = options.dtype or ("float32" if options.finetune else None)
-        loaded = load(options.model, device=device, dtype=dtype, trust_remote_code=options.trust_remote_code)
-        data = _data(loaded, options)
+    how = finetuning_of(command)
+    with console.status(f"loading {command.model}"):
+        loaded = loaded_on_device(command, command.dtype or ("float32" if how else None))
+        data = _data(loaded, command)
         first = next(data.evaluation())
         restore(loaded.model)
         had_selections = bool(enforced(loaded.model))
-        sites = sites_of(loaded, first.inputs, options.sites)
-        _check_budgets(options, sites)
-    config = _config(options, loaded, data, sites) | {"fingerprint": fingerprint(loaded, first.inputs)}
-    folder, how = RunFolder(options.folder, config), options.finetune
+        sites = sites_of(loaded, first.inputs, command.sites)
+        _check_budgets(command, sites)
+    folder = RunFolder(command.folder, _config(command, loaded, data, first, sites))
     notes = [*loaded.notes, f"data: {data.about}"]
     if had_selections:
-        notes.append(f"{options.model} was saved with selections in force: 'before' is with them")
+        notes.append(f"{command.model} was saved with selections in force: 'before' is with them")
     if how and not data.is_labelled and not how.distill:
-        raise UsageError("the data have no labels for this model, so only its original can teach it: give --distill 1")
-    if how and options.control and not data.is_labelled:
-        notes.append("no control: without labels the original would only learn its own answers")
+        raise UsageError("the data have no labels for this model: distil from the original with --distill 1")
+    if how and command.control and not data.is_labelled:
+        notes.append("no control: without labels the original could only learn its own answers")
     if folder.is_done():
         notes.append(f"{folder.path} was made before: its records are shown")
         return Converted(folder.path, folder.records(), sites, notes)
     learns = {name for name, weight in loaded.model.named_parameters() if weight.requires_grad}
     loaded.model.requires_grad_(False)
     sparse = _copied(loaded, learns)
-    made = _convert(sparse, first, sites, options)
+    made = _convert(sparse, first, sites, command)
     if smooth := sorted({site.activation for site in made} - RELU_LIKE):
         notes.append(f"{', '.join(smooth)}: top-k is by magnitude there; --relufy swaps GELU and SiLU for ReLU")
-    source = Source.here(device_name(torch.device(device)), torch.get_num_threads())
+    device = next(loaded.model.parameters()).device
+    source = Source.here(device_name(device), torch.get_num_threads())
     parent = {"seed": how.seed if how else 0, "source": source}
-    judge = Judge(loaded, made, data, options.tokens, folder, console, parent)
-    asked, key = _asked(sparse.model, options)
-    sweep = list(dict.fromkeys(sorted(options.sweep, reverse=True)))
+    judge = Judge(loaded, made, data, command.tokens, folder, console, parent)
+    asked, key = _asked(sparse.model, command)
+    sweep = list(dict.fromkeys(sorted(command.sweep_densities, reverse=True)))
     judged = {record.case for record in folder.records() if record.split == "eval"}
     if "converted" not in judged:
         cases: list[tuple[str, float, Key]] = [("before", 1.0, None), ("converted", asked, key)]
@@ -104,7 +115,7 @@ def convert(options: Options, console: Console) -> Converted:
         _forget_checkpoints(folder, "judging")
     if "finetuned" not in judged:
         if how:
-            _train(sparse, loaded, made, data, options, folder, console, source, "finetuning")
+            _train(sparse, loaded, made, data, command, folder, console, source, "finetuning")
         verify(sparse.model, first.inputs)
         _save(sparse, folder)
         if how:
@@ -112,16 +123,16 @@ def convert(options: Options, console: Console) -> Converted:
             folder.append(judge(sparse.model, cases, "judging again", "judging-finetuned"))
             _forget_checkpoints(folder, "finetuning", "judging-finetuned")
     del sparse
-    if how and options.control and data.is_labelled and "control" not in judged:
+    if how and command.control and data.is_labelled and "control" not in judged:
         dense = _copied(loaded, learns)
         release(dense.model)
-        _train(dense, loaded, sites, data, options, folder, console, source, "control")
+        _train(dense, loaded, sites, data, command, folder, console, source, "control")
         enforce(dense.model, TopK(density=1.0), sites, first.inputs)
         folder.append(judge(dense.model, [("control", 1.0, 1.0)], "judging the control", "judging-control"))
     folder.mark_done()
     _forget_checkpoints(folder, *_STAGES)
-    if 0 < judge.seen < options.tokens:
-        notes.append(f"the held-out data ended after {judge.seen:,} of {options.tokens:,}")
+    if 0 < judge.seen < command.tokens:
+        notes.append(f"the held-out data ended after {judge.seen:,} of {command.tokens:,}")
     return Converted(folder.path, folder.records(), made, notes)
 
 
@@ -133,45 +144,45 @@ def _copied(loaded: Loaded, learns: set[str]) -> Loaded:
     return replace(loaded, model=model)
 
 
-def _asked(model: torch.nn.Module, options: Options) -> tuple[float, Key]:
+def _asked(model: torch.nn.Module, command: Enforce) -> tuple[float, Key]:
     """The mean over the sites of the density asked for, and the key under which a `Judge` judges it."""
-    if not options.budgets:
-        return options.density, options.density
+    if not command.density_by_site:
+        return command.density, command.density
     return fmean(entry["selection"]["density"] for entry in enforced(model).values()), ASKED
 
 
-def _data(loaded: Loaded, options: Options) -> Data:
+def _data(loaded: Loaded, command: Enforce) -> Data:
     kinds = ("text", "images")
     if loaded.kind not in kinds or not hasattr(loaded.model, "save_pretrained"):
         what = f"takes {loaded.kind}" if loaded.kind not in (*kinds, "own") else "is not of transformers"
         mend = "in Python, lazyneuron.enforce(model, TopK(density=0.05)) takes any"
         raise UsageError(f"{loaded.name} {what}, and this command takes text or image models of transformers: {mend}")
     other = kinds[loaded.kind == "text"]
-    if (wrong := getattr(options, other)) is not None:
+    if (wrong := getattr(command, other)) is not None:
         raise UsageError(f"{loaded.name} takes {loaded.kind}: leave out {other} ({wrong})")
-    seed, is_split = (options.finetune.seed if options.finetune else 0), options.finetune is not None
-    how: dict[str, Any] = {"batch_size": options.batch, "seed": seed}
+    seed = command.seed if command.finetune else 0
+    how: dict[str, Any] = {"batch_size": command.batch, "seed": seed}
     if loaded.kind == "text":
-        return text_data(loaded, options.text, length=options.length, is_split=is_split, **how)
-    return image_data(loaded, options.images, **how)
+        return text_data(loaded, command.text, length=command.length, is_split=command.finetune, **how)
+    return image_data(loaded, command.images, **how)
 
 
-def _check_budgets(options: Options, sites: list[Site]) -> None:
+def _check_budgets(command: Enforce, sites: list[Site]) -> None:
     """Refuse a wrong expression before the folder is made."""
     try:
-        assigned(options.selection, sites)
+        assigned(selection_of(command), sites)
     except ValueError as error:
         raise UsageError(f"--budgets: {error}") from error
 
 
-def _convert(loaded: Loaded, first: Scored, sites: list[Site], options: Options) -> list[Site]:
+def _convert(loaded: Loaded, first: Scored, sites: list[Site], command: Enforce) -> list[Site]:
     """Swap activations if asked to and enforce what is asked on `sites`; the sites as they are now."""
     try:
-        if options.relufy:
+        if command.relufy:
             relufy(loaded.model, first.inputs)
             names = {site.name for site in sites}
             sites = [site for site in find_sites(loaded.model, first.inputs) if site.name in names]
-        enforce(loaded.model, options.selection, sites, first.inputs)
+        enforce(loaded.model, selection_of(command), sites, first.inputs)
     except ValueError as error:
         raise UsageError(f"{loaded.name}: {error}") from error
     return sites
@@ -182,28 +193,24 @@ def _train(
     loaded: Loaded,
     sites: list[Site],
     data: Data,
-    options: Options,
+    command: Enforce,
     folder: RunFolder,
     console: Console,
     source: Source,
     case: str,
 ) -> None:
     """Fine-tune `taught` beside its original, `loaded`; what was in force is so afterwards, annealed or not."""
-    how, told = options.finetune or Finetuning(), time.monotonic()
+    how, show = finetuning_of(command) or Finetuning(), line_printer(console)
     doing = "fine-tuning" if case == "finetuning" else "fine-tuning the control"
     written = enforced(taught.model)
-    if options.anneal and written:
+    if command.anneal and written:
         enforce(taught.model, {name: _annealed(entry, how.num_steps) for name, entry in written.items()})
     with counting_bar(console, "steps") as bar:
         task = bar.add_task(doing, total=how.num_steps)
 
         def report(step: int, loss: float) -> None:
-            nonlocal told
             bar.update(task, completed=step, description=f"{doing}, loss {loss:.3f}")
-            if not console.is_terminal and time.monotonic() - told > _SECONDS_BETWEEN_LINES:
-                told = time.monotonic()
-                line = f"{doing}, step {step:,}/{how.num_steps:,}, loss {loss:.3f}"
-                console.print(line, highlight=False, soft_wrap=True)
+            show(f"{doing}, step {step:,}/{how.num_steps:,}, loss {loss:.3f}")
 
         settings: dict[str, Any] = {"original": loaded.model, "source": source, "case": case, "report": report}
         try:
@@ -212,7 +219,7 @@ def _train(
             raise
         except RuntimeError as error:
             raise failed(taught, error) from error
-    if options.anneal and written:
+    if command.anneal and written:
         enforce(taught.model, written)
 
 
@@ -237,27 +244,14 @@ def _save(loaded: Loaded, folder: RunFolder) -> None:
                 part.save_pretrained(path)
 
 
-def _config(options: Options, loaded: Loaded, data: Data, sites: list[Site]) -> dict[str, Any]:
-    names = ("name", "activation", "is_gated", "d_model", "d_ff")
-    parameter = next(loaded.model.parameters())
-    how = options.finetune
-    return {
-        "name": "enforce",
-        "model": options.model,
-        "title": short_name(options.model),
-        "kind": loaded.kind,
-        "data": data.about,
-        "density": options.density,
-        "budgets": dict(options.budgets),
-        "relufy": options.relufy,
-        "sweep": list(options.sweep),
-        "finetune": None if how is None else {name: getattr(how, name) for name in how.__dataclass_fields__},
-        "anneal": options.anneal,
-        "control": options.control and how is not None,
-        "tokens": options.tokens,
-        "batch_size": options.batch,
-        "device": str(parameter.device),
-        "dtype": str(parameter.dtype).removeprefix("torch."),
-        "command": options.command,
-        "sites": [{name: getattr(site, name) for name in names} for site in sites],
+def _config(command: Enforce, loaded: Loaded, data: Data, first: Scored, sites: list[Site]) -> dict[str, Any]:
+    how = finetuning_of(command)
+    return config_of(command, loaded, data.about, first.inputs, sites) | {
+        "density": command.density,
+        "budgets": command.density_by_site,
+        "relufy": command.relufy,
+        "sweep": list(command.sweep_densities),
+        "finetune": None if how is None else asdict(how),
+        "anneal": command.anneal,
+        "control": command.control and how is not None,
     }

@@ -55,7 +55,6 @@ class Reproduce(Options, Command):
     """
 
     positional = "names"
-    extra = "paper"
 
     def config(self) -> dict[str, Any]:
         return super().config() | {"command": self.command}

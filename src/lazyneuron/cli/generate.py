@@ -1,32 +1,20 @@
-"""One prompt continued, token by token, timed without what is shown in between."""
+"""One prompt continued token by token; the time between tokens leaves out what the terminal shows."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from lazyneuron.cli.measure_run import failed, sites_of
+from lazyneuron.cli.exploit_terminal import ContinuationDisplay
+from lazyneuron.cli.loading import failed, sites_of
 from lazyneuron.errors import UsageError
 from lazyneuron.load.load import Loaded
 from lazyneuron.measure import watch
 from lazyneuron.sites import Site
-
-
-class Showing(Protocol):
-    """What is told while a prompt is continued, open meanwhile: `step` after each token of the run `name`, `density` by
-    site."""
-
-    def __enter__(self) -> Any: ...
-
-    def __exit__(self, kind: Any, error: Any, at: Any) -> None: ...
-
-    def step(self, name: str, ids: Sequence[int]) -> None: ...
-
-    def density(self, density: Mapping[str, float]) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -40,7 +28,7 @@ class Prompt:
         """Tokenized as the model's tokenizer does by itself."""
         found = loaded.tokenizer(text, return_tensors="pt")
         if not found["input_ids"].numel():
-            raise UsageError(f"the tokenizer makes no token of the prompt {text!r}: give another")
+            raise UsageError(f"the tokenizer turns the prompt {text!r} into no token: give another")
         names = ("input_ids", "attention_mask")
         return cls({name: found[name] for name in names if name in found})
 
@@ -63,10 +51,10 @@ class Generated:
 
 
 class _Stream:
-    """What `generate` puts its tokens into; the clock stands while `told` is called."""
+    """Receives the tokens from `generate`; the clock stops while `report` runs."""
 
-    def __init__(self, told: Callable[[Sequence[int]], None]) -> None:
-        self.told = told
+    def __init__(self, report: Callable[[Sequence[int]], None]) -> None:
+        self.report = report
         self.ids: list[int] = []
         self.step_ms: list[float] = []
         self.is_prompt = True
@@ -80,7 +68,7 @@ class _Stream:
         if self.began is not None:
             self.step_ms.append(1000 * (now - self.began))
         self.ids += value.flatten().tolist()
-        self.told(self.ids)
+        self.report(self.ids)
         self.began = time.perf_counter()
 
     def end(self) -> None:
@@ -88,10 +76,10 @@ class _Stream:
 
 
 def generated(
-    loaded: Loaded, prompt: Prompt, how: Mapping[str, Any], told: Callable[[Sequence[int]], None]
+    loaded: Loaded, prompt: Prompt, how: Mapping[str, Any], report: Callable[[Sequence[int]], None]
 ) -> Generated:
-    """The prompt continued by the model's own `generate`; `told` hears the ids so far after each token."""
-    stream = _Stream(told)
+    """The prompt continued by the model's own `generate`; `report` receives the ids so far after each token."""
+    stream = _Stream(report)
     model: Any = loaded.model
     pad = model.generation_config.pad_token_id
     end = model.generation_config.eos_token_id
@@ -102,14 +90,14 @@ def generated(
     except (RuntimeError, IndexError, ValueError, TypeError) as error:
         raise failed(loaded, error) from error
     if len(stream.step_ms) < 1:
-        raise UsageError(f"{loaded.name} ends after {len(stream.ids)} token: nothing to time; give another prompt")
+        raise UsageError(f"{loaded.name} stops after {len(stream.ids)} token: nothing to time; give another prompt")
     return Generated(stream.ids, stream.step_ms)
 
 
 def density_of(
-    loaded: Loaded, prompt: Prompt, how: Mapping[str, Any], choice: str, showing: Showing
+    loaded: Loaded, prompt: Prompt, how: Mapping[str, Any], choice: str, display: ContinuationDisplay
 ) -> tuple[dict[str, float], list[Site]]:
-    """Density of each MLP over the prompt and its continuation, densely, shown as it is counted; and the sites."""
+    """Density of each MLP over the prompt and its dense continuation, displayed as it is counted; and the sites."""
     model: Any = loaded.model
     first = dict(prompt.inputs)
     if getattr(model.config, "is_encoder_decoder", False):
@@ -117,9 +105,9 @@ def density_of(
     sites = sites_of(loaded, first, choice)
     with watch(model, sites) as probe:
 
-        def told(ids: Sequence[int]) -> None:
-            showing.density(probe.density)
-            showing.step("counting", ids)
+        def report(ids: Sequence[int]) -> None:
+            display.density(probe.density)
+            display.step("counting", ids)
 
-        generated(loaded, prompt, how, told)
+        generated(loaded, prompt, how, report)
     return probe.density, sites
