@@ -22,8 +22,8 @@ import lazyneuron as lazy
 from lazyneuron.cli import measure_run as command
 from lazyneuron.cli.measure import Measure
 from lazyneuron.cli.measure_run import Measured, measure
-from lazyneuron.load.feed import batches
-from lazyneuron.load.load import Loaded, load
+from lazyneuron.load.batches import batches
+from lazyneuron.load.models import Loaded, load
 from lazyneuron.load.sources import text_source
 
 pytestmark = pytest.mark.models

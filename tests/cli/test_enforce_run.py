@@ -12,8 +12,8 @@ from lazyneuron.enforce.enforce import enforced
 from lazyneuron.enforce.saved import from_pretrained
 from lazyneuron.enforce.verify import verify
 from lazyneuron.errors import UsageError
-from lazyneuron.load.load import load
-from lazyneuron.load.pretrained import quiet
+from lazyneuron.load.checkpoint import quiet
+from lazyneuron.load.models import load
 from lazyneuron.records.folder import RunFolder
 from lazyneuron.training.heldout import text_data
 from lazyneuron.training.model_quality import Tally, answer

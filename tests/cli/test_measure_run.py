@@ -14,7 +14,7 @@ from lazyneuron.cli.measure import Measure
 from lazyneuron.cli.measure_run import measure
 from lazyneuron.cli.measure_terminal import measured_json, measured_table
 from lazyneuron.errors import LazyneuronError, UsageError
-from lazyneuron.load.load import short_name
+from lazyneuron.load.models import short_name
 from lazyneuron.measure import watch
 from lazyneuron.measure.probe_records import probe_records
 from lazyneuron.records.folder import RunFolder

@@ -11,7 +11,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from lazyneuron.cli.enforce import Enforce
-from lazyneuron.load.pretrained import quiet
+from lazyneuron.load.checkpoint import quiet
 from tests.load import conftest as families
 
 TEXT = "\n\n".join(f"Paragraph number {i} says that {i} plus {i} makes {2 * i}." for i in range(60))

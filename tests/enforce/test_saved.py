@@ -15,7 +15,7 @@ from lazyneuron.enforce.enforce import enforce, enforced, release, set_step
 from lazyneuron.enforce.saved import from_pretrained, restore
 from lazyneuron.enforce.selection import Anneal, StatisticalTopK, TopK
 from lazyneuron.errors import UsageError
-from lazyneuron.load.load import load
+from lazyneuron.load.models import load
 
 IDS = torch.randint(3, 50, (2, 6), generator=torch.Generator().manual_seed(0))
 

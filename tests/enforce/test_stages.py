@@ -16,8 +16,8 @@ from lazyneuron.enforce.enforce import enforce, enforced
 from lazyneuron.enforce.saved import from_pretrained
 from lazyneuron.enforce.selection import TopK
 from lazyneuron.errors import StoppedError, UsageError
-from lazyneuron.load.load import load
-from lazyneuron.load.pretrained import quiet
+from lazyneuron.load.checkpoint import quiet
+from lazyneuron.load.models import load
 from lazyneuron.records.folder import RunFolder
 from lazyneuron.training.finetune import Finetuning, finetune
 from lazyneuron.training.heldout import text_data

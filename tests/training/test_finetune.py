@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from lazyneuron.enforce.enforce import enforce
 from lazyneuron.enforce.selection import TopK
 from lazyneuron.errors import LazyneuronError, StoppedError, UsageError
-from lazyneuron.load.load import Loaded
+from lazyneuron.load.models import Loaded
 from lazyneuron.measure import watch
 from lazyneuron.records.folder import RunFolder
 from lazyneuron.sites import find_sites

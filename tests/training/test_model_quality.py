@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from lazyneuron.enforce.enforce import enforce, enforced
 from lazyneuron.enforce.selection import TopK
 from lazyneuron.errors import UsageError
-from lazyneuron.load.feed import text_batches
-from lazyneuron.load.load import Loaded
+from lazyneuron.load.batches import text_batches
+from lazyneuron.load.models import Loaded
 from lazyneuron.measure import watch
 from lazyneuron.sites import find_sites
 from lazyneuron.training.heldout import image_data, text_data

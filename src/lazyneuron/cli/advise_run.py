@@ -13,7 +13,7 @@ from lazyneuron.cli.loading import exploit_batches, failed, loaded_to_exploit, s
 from lazyneuron.exploit.advice import Advice
 from lazyneuron.exploit.advice_records import advice_records
 from lazyneuron.exploit.advise import advise
-from lazyneuron.load.load import short_name
+from lazyneuron.load.models import short_name
 from lazyneuron.records.folder import RunFolder
 from lazyneuron.records.record import Source, device_name
 

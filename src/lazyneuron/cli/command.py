@@ -121,7 +121,7 @@ class ModelCommand(Command):
     @property
     def folder(self) -> Path:
         """Where results go: `out` if given, or else a folder named after the command and the model."""
-        from lazyneuron.load.load import default_folder
+        from lazyneuron.load.models import default_folder
 
         return getattr(self, "out", None) or default_folder(self.name(), self.model)
 

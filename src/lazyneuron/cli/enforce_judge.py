@@ -14,7 +14,7 @@ from lazyneuron.cli.measure_terminal import counting_bar
 from lazyneuron.enforce.enforce import enforce, enforced
 from lazyneuron.enforce.selection import TopK
 from lazyneuron.errors import LazyneuronError, StoppedError
-from lazyneuron.load.load import Loaded
+from lazyneuron.load.models import Loaded
 from lazyneuron.measure import Probe
 from lazyneuron.records.folder import RunFolder
 from lazyneuron.records.record import Record

@@ -19,8 +19,8 @@ from lazyneuron.enforce.saved import restore
 from lazyneuron.enforce.selection import Anneal, TopK
 from lazyneuron.enforce.verify import verify
 from lazyneuron.errors import LazyneuronError, UsageError
-from lazyneuron.load.load import Loaded
-from lazyneuron.load.pretrained import quiet
+from lazyneuron.load.checkpoint import quiet
+from lazyneuron.load.models import Loaded
 from lazyneuron.measure.probe import RELU_LIKE
 from lazyneuron.records.folder import RunFolder
 from lazyneuron.records.record import Record, Source, device_name

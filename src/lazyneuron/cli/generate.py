@@ -12,7 +12,7 @@ from torch import Tensor
 from lazyneuron.cli.exploit_terminal import ContinuationDisplay
 from lazyneuron.cli.loading import failed, sites_of
 from lazyneuron.errors import UsageError
-from lazyneuron.load.load import Loaded
+from lazyneuron.load.models import Loaded
 from lazyneuron.measure import watch
 from lazyneuron.sites import Site
 

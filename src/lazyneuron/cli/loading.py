@@ -13,9 +13,9 @@ from torch.utils._pytree import tree_leaves
 from lazyneuron.cli.command import ExploitCommand, FeedCommand
 from lazyneuron.enforce.saved import restore
 from lazyneuron.errors import LazyneuronError, UsageError
-from lazyneuron.load.feed import Inputs, batches
-from lazyneuron.load.load import Loaded, load, short_name
-from lazyneuron.load.rows import num_positions
+from lazyneuron.load.batches import Inputs, batches
+from lazyneuron.load.models import Loaded, load, short_name
+from lazyneuron.load.token_rows import num_positions
 from lazyneuron.sites import NoSitesError, Site, find_sites
 
 _SECONDS_BETWEEN_LINES = 20.0

@@ -14,8 +14,8 @@ from lazyneuron.cli.loading import config_of, failed, line_printer, loaded_on_de
 from lazyneuron.cli.measure import Measure
 from lazyneuron.cli.measure_terminal import counting_bar
 from lazyneuron.errors import LazyneuronError, StoppedError
-from lazyneuron.load.feed import Inputs, batches
-from lazyneuron.load.load import Loaded, forward_arguments, short_name
+from lazyneuron.load.batches import Inputs, batches
+from lazyneuron.load.models import Loaded, forward_arguments, short_name
 from lazyneuron.measure.probe import RELU_LIKE, Probe, watch
 from lazyneuron.measure.probe_records import probe_records
 from lazyneuron.records.folder import RunFolder

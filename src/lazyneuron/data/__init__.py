@@ -1,1 +1,1 @@
-"""Real data without a hub: text for span corruption and labelled images, each batch a function of (seed, step)."""
+"""Text for span corruption and labelled images: embedded data, files, folders and hub data sets."""

@@ -1,4 +1,4 @@
-"""Images with labels: where they come from, and batches that depend on (seed, step) alone."""
+"""Labelled images and how they are augmented."""
 
 import gzip
 import hashlib
@@ -42,7 +42,7 @@ class ArrayImages:
 
 @dataclass(frozen=True)
 class LazyImages:
-    """Images decoded when asked for, scaled to cover a square and cut; `items` are files, or rows of a data set."""
+    """Images decoded on demand, scaled to cover a square and cropped; `items` are files or rows of a data set."""
 
     items: Any
     labels: np.ndarray
@@ -55,7 +55,7 @@ class LazyImages:
 
 @dataclass(frozen=True)
 class ImageData:
-    """Images to train on and, apart from them, to evaluate on."""
+    """Images for training, and separate ones for evaluation."""
 
     train: Images
     evaluation: Images
@@ -80,12 +80,12 @@ def _square(item: Any, size: int) -> np.ndarray:
 
 
 def load_images(source: str, image_size: int) -> ImageData:
-    """Read a source of labelled images and hold some out: its own test part, or a fixed random fifth.
+    """Load labelled images and hold some out: the source's own test split, or a fixed random fifth.
 
-    `source` is "digits" (scikit-learn's 8x8 digits, always there), "fashion-mnist" (the idx files where Debian's
+    `source` is "digits" (scikit-learn's 8x8 digits, always available), "fashion-mnist" (the idx files where Debian's
     package puts them, or below data/), a folder of idx files, a folder with one folder of images per class, or
-    "hf:NAME[/CONFIG]" for a Hugging Face data set with columns "image" and "label". `image_size` is the side to
-    which the last two are scaled; the others keep theirs.
+    "hf:NAME[/CONFIG]" for a Hugging Face data set with columns "image" and "label". The last two are scaled to
+    `image_size` pixels per side; the others keep their size.
     """
     if source == "digits":
         return _digits()
@@ -205,10 +205,10 @@ def _hub_images(name: str, image_size: int) -> ImageData:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What happens to an image before the model sees it: placed on a larger canvas, turned, scaled, moved, made noisy.
+    """Augmentation of an image: put on a canvas, rotated, scaled, shifted, flipped, with noise added.
 
-    Angles are in degrees and moves in pixels, both uniform within +-; the scale is uniform within 1 +- `scale`; the
-    noise is Gaussian with standard deviation `noise` on pixels scaled to [0, 1]. `flip` mirrors half of the images.
+    Rotation (degrees) and shift (pixels) are uniform in +-; the scale is uniform in 1 +- `scale`; the noise is Gaussian
+    with standard deviation `noise` on pixels in [0, 1]. `flip` mirrors half of the images.
     """
 
     canvas: int
@@ -228,9 +228,9 @@ def image_batch(
 
 
 def augment(pixels: Tensor, how: Augmentation, rng: np.random.Generator) -> Tensor:
-    """uint8 [B, C, H, W] to float [B, C, canvas, canvas], each image turned, scaled and moved on its own.
+    """uint8 [B, C, H, W] to float [B, C, canvas, canvas], each image augmented independently.
 
-    An image smaller than the canvas keeps its size on a black ground; a larger one is shrunk to it first.
+    An image smaller than the canvas keeps its size on a black background; a larger one is shrunk to the canvas first.
     """
     x = pixels.float() / 255
     if x.shape[-1] > how.canvas:

@@ -1,4 +1,4 @@
-"""T5's span corruption: noise spans leave the input, and the target is what left (arXiv 1910.10683, section 3.1.4)."""
+"""T5's span corruption: noise spans are removed from the input and form the target (arXiv 1910.10683, 3.1.4)."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ MEAN_SPAN_LENGTH = 3.0
 
 
 def noise_counts(length: int) -> tuple[int, int]:
-    """How many of `length` tokens are noise, and in how many spans: fixed by the length, so shapes are too."""
+    """Number of noise tokens and of spans among `length` tokens; fixed by the length, so that shapes are fixed."""
     if length < 2:
         raise ValueError(f"span corruption needs at least 2 tokens; got {length}")
     num_noise = min(max(round(length * NOISE_DENSITY), 1), length - 1)
@@ -16,7 +16,7 @@ def noise_counts(length: int) -> tuple[int, int]:
 
 
 def corrupted_lengths(length: int) -> tuple[int, int]:
-    """Lengths of input and target made of `length` tokens: one sentinel per span and one end token in each."""
+    """Lengths of the input and target made from `length` tokens, with one sentinel per span and one end token each."""
     num_noise, num_spans = noise_counts(length)
     return length - num_noise + num_spans + 1, num_noise + num_spans + 1
 
@@ -34,7 +34,7 @@ def raw_length(input_length: int) -> int:
 
 
 def noise_mask(length: int, rng: np.random.Generator) -> np.ndarray:
-    """Bool [length], True at noise. Kept and noise spans alternate, kept first, with uniformly random cuts."""
+    """Bool [length], True at noise. Kept and noise spans alternate, kept first, with uniformly random lengths."""
     num_noise, num_spans = noise_counts(length)
     kept = _random_parts(length - num_noise, num_spans, rng)
     noise = _random_parts(num_noise, num_spans, rng)
@@ -51,7 +51,7 @@ def corrupt(tokens: np.ndarray, mask: np.ndarray, sentinels: np.ndarray, end: in
     """Input and target of `tokens` [L] with the noise `mask` [L].
 
     The input is `tokens` with the j-th noise span replaced by `sentinels[j]`; the target is, for each span, its
-    sentinel and its tokens. Both close with `end`. A mask with more spans than there are sentinels is an error.
+    sentinel and its tokens. Both end with `end`. ValueError if there are more spans than sentinels.
     """
     starts = mask & ~np.concatenate([[False], mask[:-1]])
     if (num_spans := int(starts.sum())) > len(sentinels):

@@ -1,4 +1,4 @@
-"""Text for span corruption: where it comes from, its tokenizer, and batches that depend on (seed, step) alone."""
+"""Text for span corruption: its sources, its tokenizer, and batches drawn by a key."""
 
 import ast
 import gc
@@ -31,7 +31,7 @@ _FORMAT = 1
 _SHORTEST_DOCSTRING = 80
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 _BLOCKS = ("body", "handlers", "orelse", "finalbody", "cases")
-"""Where statements hold others; expressions, which hold none, are most of a syntax tree."""
+"""Fields in which statements hold other statements; skipping expressions skips most of a syntax tree."""
 
 
 def documents(source: str, max_bytes: int) -> Iterator[str]:
@@ -99,7 +99,7 @@ def _docstrings(source: bytes) -> list[str]:
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """Syntax trees hold no cycles, but are so many objects that the collector would search all of torch's for them."""
+    """Syntax trees hold no cycles but so many objects that the collector would run often over all of torch's."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -136,9 +136,9 @@ def _hub_documents(name: str) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class TextData:
-    """Tokens of a text, split in two: whole documents are held out for evaluation, one in twenty.
+    """Tokens of a text, with one document in twenty held out for evaluation.
 
-    Ids are the tokenizer's (pad 0, end 1, unknown 2, then pieces) and above them 100 sentinels.
+    Ids are the tokenizer's (pad 0, end 1, unknown 2, then pieces), followed by 100 sentinels.
     """
 
     train: np.ndarray
@@ -159,7 +159,7 @@ class TextData:
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> bytes:
     """A sentencepiece Unigram model (arXiv 1804.10959); the same text gives the same bytes.
 
-    It has `vocab_size` ids, or fewer where the text is too small for so many.
+    It has `vocab_size` ids, or fewer if the text is too small.
     """
     model = io.BytesIO()
     try:
@@ -177,12 +177,12 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> bytes:
             minloglevel=2,
         )
     except RuntimeError as error:
-        raise UsageError(f"no tokenizer can be made of this text: give more text ({error})") from None
+        raise UsageError(f"no tokenizer can be trained on this text: give more text ({error})") from None
     return model.getvalue()
 
 
 def _sentences(texts: Iterable[str]) -> Iterator[str]:
-    """Lines; those longer than sentencepiece takes in by sentence, for it would leave them out."""
+    """Lines; those too long for sentencepiece, which would skip them, are split into sentences."""
     for line in itertools.chain.from_iterable(text.split("\n") for text in texts):
         for part in re.split(r"(?<=[.!?]) ", line) if len(line.encode()) > _LONGEST_LINE else [line]:
             if part.strip():
@@ -192,7 +192,7 @@ def _sentences(texts: Iterable[str]) -> Iterator[str]:
 def load_text(source: str, vocab_size: int, max_bytes: int, cache: Path) -> TextData:
     """Read, tokenize and split a source; tokenizer and tokens are kept in `cache` and memory-mapped from there.
 
-    What is on this machine is known again by its content, what is streamed by its name and `max_bytes`.
+    The cache is keyed by content for local text, by name and `max_bytes` for streamed text.
     """
     if not 2 * NUM_SENTINELS <= vocab_size <= 2**16:
         raise UsageError(f"vocab_size must be between {2 * NUM_SENTINELS} and {2**16}; got {vocab_size}")
@@ -215,7 +215,7 @@ def load_text(source: str, vocab_size: int, max_bytes: int, cache: Path) -> Text
 
 
 def _tokenize(texts: Iterable[str], vocab_size: int, folder: Path) -> None:
-    """Write train.u16, eval.u16 and, last of all, tokenizer.model: its presence says that all are whole."""
+    """Write train.u16, eval.u16 and last tokenizer.model, whose presence means that all are complete."""
     folder.mkdir(parents=True, exist_ok=True)
     stream = iter(texts)
     sample, size = [], 0
@@ -247,7 +247,7 @@ def _tokenize(texts: Iterable[str], vocab_size: int, folder: Path) -> None:
 def span_batch(
     tokens: np.ndarray, sentinels: np.ndarray, batch_size: int, input_length: int, key: tuple[int, ...]
 ) -> dict[str, Tensor]:
-    """`input_ids` [B, L], `decoder_input_ids` and `labels` [B, M] of corrupted spans, drawn by `key` alone.
+    """`input_ids` [B, L], `decoder_input_ids` and `labels` [B, M] of corrupted spans; `key` alone determines the draw.
 
     L and M are the lengths that `spans` gives for `input_length`; the decoder's inputs are the labels after a pad.
     """
@@ -258,7 +258,7 @@ def span_batch(
 
 
 def num_windows(tokens: np.ndarray, input_length: int, stride: int | None = None) -> int:
-    """How many windows of tokens that make one corrupted input, each `stride` after the last (None: its length)."""
+    """Number of windows that each make one corrupted input, `stride` tokens apart (None: the window length)."""
     length = spans.raw_length(input_length)
     if len(tokens) < length:
         raise UsageError(f"the text has {len(tokens)} tokens, fewer than one span of {length}: give more text")
@@ -268,7 +268,7 @@ def num_windows(tokens: np.ndarray, input_length: int, stride: int | None = None
 def span_windows(
     tokens: np.ndarray, sentinels: np.ndarray, numbers: Sequence[int], input_length: int, key: tuple[int, ...]
 ) -> dict[str, Tensor]:
-    """As `span_batch`, of the windows of these `numbers`, counted from 0 through the text without overlap."""
+    """As `span_batch`, for the windows with these `numbers`: windows follow each other without overlap from 0."""
     length = spans.raw_length(input_length)
     starts = length * np.asarray(numbers)
     return _corrupted(tokens, sentinels, starts, input_length, np.random.default_rng(key))

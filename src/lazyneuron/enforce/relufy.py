@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lazyneuron.errors import UsageError
-from lazyneuron.load.pretrained import first_line, quiet
+from lazyneuron.load.checkpoint import first_line, quiet
 from lazyneuron.maps.owners import Layout, numberless
 from lazyneuron.sites import Inputs, Site, as_call, dry_run, find_sites, inputs_or_dummy, unwrap
 

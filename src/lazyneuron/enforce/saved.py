@@ -7,15 +7,15 @@ from torch import nn
 
 from lazyneuron.enforce.enforce import CONFIG_KEY, enforce
 from lazyneuron.errors import UsageError
-from lazyneuron.load.load import load
-from lazyneuron.load.pretrained import first_line
+from lazyneuron.load.checkpoint import first_line
+from lazyneuron.load.models import load
 from lazyneuron.sites import clean_name, unwrap
 
 
 def from_pretrained(
     name: str, *, device: str = "cpu", dtype: str | None = None, trust_remote_code: bool = False
 ) -> nn.Module:
-    """The model called `name`, as `lazyneuron.load.load.load` takes it, with the selections it was saved with.
+    """The model called `name`, as `lazyneuron.load.models.load` takes it, with the selections it was saved with.
 
     `enforce` before `save_pretrained` is what writes them to its config.json. A model without any is returned as it
     is. It comes in eval mode; `load` has its tokenizer. UsageError for what cannot be loaded, or enforced on what was.

@@ -1,4 +1,4 @@
-"""Images into what a vision model takes: its image processor's work, or scaling and normalising with Pillow."""
+"""Preprocess images for a vision model: with its image processor, or by scaling and normalising with Pillow."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,15 +10,15 @@ from PIL import Image
 from torch import Tensor
 
 from lazyneuron.errors import UsageError
-from lazyneuron.load.load import Loaded, config_value, forward_arguments
+from lazyneuron.load.models import Loaded, config_value, forward_arguments
 
 _DEFAULT_SIZE = 224
 
 
 def to_pixels(loaded: Loaded, images: Sequence[Image.Image | Path | str]) -> dict[str, Tensor]:
-    """`pixel_values` [N, C, H, W] in the model's dtype, and what else its image processor makes.
+    """`pixel_values` [N, C, H, W] in the model's dtype, and what else its processor makes; see `image_batches`.
 
-    The contract is `image_batches`'s. A model without that argument (timm's) gets it as its first.
+    A model without an argument of that name (timm) gets the pixels as its first argument.
     """
     timm: Mapping[str, Any] = getattr(loaded.model, "pretrained_cfg", None) or {}
     channels = int(timm["input_size"][0] if timm else config_value(loaded.model, "num_channels") or 3)
@@ -43,7 +43,7 @@ def to_pixels(loaded: Loaded, images: Sequence[Image.Image | Path | str]) -> dic
 
 
 def _of_processor(processor: Any, name: str, channels: int) -> list[float]:
-    """The processor's mean or standard deviation for a model of other than three channels, else 0.5."""
+    """The processor's mean or standard deviation, averaged for other than three channels; 0.5 without a processor."""
     found = getattr(processor, f"image_{name}", None)
     return [float(np.mean(found))] * channels if found else [0.5] * channels
 
@@ -51,7 +51,7 @@ def _of_processor(processor: Any, name: str, channels: int) -> list[float]:
 def _opened(image: Image.Image | Path | str, channels: int) -> Image.Image:
     modes = {1: "L", 3: "RGB", 4: "RGBA"}
     if channels not in modes:
-        raise UsageError(f"images have 1, 3 or 4 channels, the model takes {channels}: give module.path:function")
+        raise UsageError(f"images have 1, 3 or 4 channels but the model takes {channels}: pass module.path:function")
     try:
         found = image if isinstance(image, Image.Image) else Image.open(image)
         return found.convert(modes[channels])
@@ -60,7 +60,7 @@ def _opened(image: Image.Image | Path | str, channels: int) -> Image.Image:
 
 
 def _covered(image: Image.Image, height: int, width: int, crop: float, how: Image.Resampling) -> np.ndarray:
-    """uint8 [height, width, C]: scaled to cover the frame over `crop`, and its centre cut out."""
+    """uint8 [height, width, C]: scaled to cover the frame divided by `crop`, then centre-cropped."""
     scale = max(height / image.height, width / image.width) / crop
     shape = max(width, round(image.width * scale)), max(height, round(image.height * scale))
     scaled = image.resize(shape, how)

@@ -1,4 +1,4 @@
-"""Where text and images come from: what ships with Python and scikit-learn, files, folders, hub data sets."""
+"""Sources of text and images: data that ships with Python and scikit-learn, files, folders, hub data sets."""
 
 import itertools
 import sys
@@ -12,17 +12,17 @@ from PIL import Image
 from lazyneuron.data.images import IMAGE_SUFFIXES, load_images
 from lazyneuron.data.text import documents
 from lazyneuron.errors import UsageError
-from lazyneuron.load.pretrained import first_line, reaches_hub
+from lazyneuron.load.checkpoint import first_line, reaches_hub
 
 _BLOCK_CHARACTERS = 1 << 20
 _EMBEDDED_IMAGES = {"digits": "scikit-learn's digits", "fashion-mnist": "Fashion-MNIST"}
 
 
 def text_source(source: str | None, dataset: str | None, has_substitute: bool = False) -> tuple[Iterator[str], str]:
-    """The documents of a source or data set, and what they are in words; "python" if neither is named.
+    """The documents of a source or data set, and a phrase that describes them; "python" if neither is given.
 
-    `source` is as in `lazyneuron.data.text.documents`, but a text file is read in blocks, and of a data set its
-    held-out part is taken. With `has_substitute`, a data set without text gives the default instead of a UsageError.
+    `source` is as in `lazyneuron.data.text.documents`, except that a text file is read in blocks and a data set's
+    held-out split is used. With `has_substitute`, a data set without text gives the default instead of a UsageError.
     """
     if source is not None and source.startswith("hf:"):
         source, dataset = None, source.removeprefix("hf:")
@@ -40,10 +40,10 @@ def text_source(source: str | None, dataset: str | None, has_substitute: bool = 
 
 
 def image_source(source: str | None, dataset: str | None) -> tuple[Iterator[Image.Image | Path], str]:
-    """The images of a source or data set in a fixed order, and what they are in words; "digits" if none is named.
+    """The images of a source or data set in a fixed order, and a phrase that describes them; "digits" by default.
 
     `source` is as in `lazyneuron.data.images.load_images`, a folder of images (with or without a folder per class), or
-    one image. Files come shuffled. Where there is a held-out part, that is taken.
+    one image. Files are shuffled. A held-out split is used if there is one.
     """
     if source is not None and source.startswith("hf:"):
         source, dataset = None, source.removeprefix("hf:")
@@ -65,13 +65,13 @@ def image_source(source: str | None, dataset: str | None) -> tuple[Iterator[Imag
         raise UsageError(f"no images at {source}: give a folder, an image, hf:NAME, digits or fashion-mnist")
     files = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
     if not files:
-        raise UsageError(f"{source} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}): give another folder")
+        raise UsageError(f"{source} has no images ({', '.join(sorted(IMAGE_SUFFIXES))}): give another folder")
     order = np.random.default_rng(0).permutation(len(files))
     return (files[i] for i in order), f"the {len(files)} images in {source}"
 
 
 def _paragraphs(path: Path) -> Iterator[str]:
-    """The paragraphs of a text file, read in blocks; one longer than a block is cut at a space."""
+    """The paragraphs of a text file, read in blocks; a longer paragraph is split at a space."""
     rest = ""
     with path.open(encoding="utf-8", errors="replace") as file:
         while block := file.read(_BLOCK_CHARACTERS):
@@ -85,10 +85,10 @@ def _paragraphs(path: Path) -> Iterator[str]:
 
 
 def _column(dataset: str, kind: type) -> tuple[Iterator[Any], str] | None:
-    """The values of a data set's column of that kind, streamed, and which they are; None if it has no such column.
+    """A data set column of type `kind`, streamed, and a phrase that describes it; None if there is no such column.
 
-    `dataset` is NAME or NAME/CONFIG after an owner. The column is "text" or "image", else the one of that kind whose
-    first value is largest. The part is the first that there is of validation, test and train.
+    `dataset` is OWNER/NAME or OWNER/NAME/CONFIG. The column is "text" or "image", otherwise the one of that type whose
+    first value is largest. The split is the first available of validation, test and train.
     """
     try:
         from datasets import load_dataset  # pyright: ignore[reportMissingImports]
@@ -96,7 +96,9 @@ def _column(dataset: str, kind: type) -> tuple[Iterator[Any], str] | None:
         raise UsageError(f"{dataset} needs the data set library: pip install 'lazyneuron[hub]'") from None
     path, config = (dataset, None) if dataset.count("/") < 2 else dataset.rsplit("/", 1)
     if not Path(path).exists() and not reaches_hub(path, "README.md", repo_type="dataset"):
-        raise UsageError(f"no folder {path} here, and the hub cannot be reached: mend the network, or give local data")
+        raise UsageError(
+            f"{path} is no folder here, and the hub cannot be reached: check the network or give local data"
+        )
     try:
         parts = load_dataset(path, config, streaming=True)
         part = next((name for name in ("validation", "test", "train") if name in parts), next(iter(parts)))

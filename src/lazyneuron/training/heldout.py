@@ -15,8 +15,8 @@ from torch import Tensor
 from lazyneuron.data.images import Images, LazyImages, load_images
 from lazyneuron.data.text import HELD_OUT_EVERY, documents
 from lazyneuron.errors import UsageError
-from lazyneuron.load.feed import image_batches, text_batches
-from lazyneuron.load.load import Loaded, forward_arguments
+from lazyneuron.load.batches import image_batches, text_batches
+from lazyneuron.load.models import Loaded, forward_arguments
 from lazyneuron.load.sources import image_source, text_source
 from lazyneuron.training.model_quality import IGNORED, Scored
 

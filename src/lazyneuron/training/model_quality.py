@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lazyneuron.enforce.enforce import enforce
 from lazyneuron.errors import UsageError
-from lazyneuron.load.load import forward_arguments
+from lazyneuron.load.models import forward_arguments
 from lazyneuron.measure import Probe, watch
 from lazyneuron.sites import Site
 

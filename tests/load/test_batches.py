@@ -17,9 +17,9 @@ from torch import nn
 import lazyneuron as lazy
 from lazyneuron.data import spans
 from lazyneuron.errors import UsageError
-from lazyneuron.load.feed import batches, image_batches, text_batches
-from lazyneuron.load.load import Loaded, load
-from lazyneuron.load.rows import _encoded
+from lazyneuron.load.batches import batches, image_batches, text_batches
+from lazyneuron.load.models import Loaded, load
+from lazyneuron.load.token_rows import _encoded
 from tests.load.conftest import build, byte_tokenizer
 
 START, END, CLS, SEP = 1, 2, 3, 4
@@ -79,10 +79,10 @@ def test_length_is_that_of_the_positions_and_at_most_512(loaded):
         assert batch["input_ids"].shape == (2, length)
         if family != "clip":
             loaded(family).model(**batch)
-    for family, wrong, limit in (("gpt2", 65, "64"), ("roberta", 63, "62"), ("t5", 0, "any number of")):
+    for family, wrong, limit in (("gpt2", 65, "64"), ("roberta", 63, "62"), ("t5", 0, "unlimited")):
         with pytest.raises(UsageError, match=f"has {limit} positions; got length={wrong}"):
             text_batches(loaded(family), text, batch_size=2, length=wrong)
-    with pytest.raises(UsageError, match="length=2 has no room beside 2 special tokens"):
+    with pytest.raises(UsageError, match="length=2 leaves no room beside 2 special tokens"):
         text_batches(loaded("bert"), text, batch_size=2, length=2)
     with pytest.raises(UsageError, match="a batch has at least 1 row; got batch_size=0"):
         text_batches(loaded("bert"), text, batch_size=0)
@@ -134,9 +134,9 @@ def test_t5_gets_corrupted_spans_of_the_running_text(loaded):
     assert len(masks) > 1
     again = list(text_batches(loaded("t5"), [text[:300], text[300:]], batch_size=3, length=32))
     assert all(torch.equal(a[name], b[name]) for a, b in zip(found, again, strict=True) for name in a)
-    with pytest.raises(UsageError, match="corrupted spans need 4 tokens or more; got length=3"):
+    with pytest.raises(UsageError, match="span corruption needs at least 4 tokens; got length=3"):
         text_batches(loaded("t5"), [text], batch_size=1, length=3)
-    with pytest.raises(UsageError, match="length=2000 needs 111 sentinels, the tokenizer has 30"):
+    with pytest.raises(UsageError, match="length=2000 needs 111 sentinels but the tokenizer has 30"):
         text_batches(loaded("t5"), [text], batch_size=1, length=2000)
     with pytest.raises(UsageError, match="1 token, too few"):
         next(text_batches(loaded("t5"), ["x"], batch_size=1))
@@ -235,7 +235,7 @@ def test_a_model_of_one_channel_gets_grey_images(loaded):
     # The processor's three means (0.2) and deviations (0.875 / 3), averaged.
     assert batch["pixel_values"].unique().item() == pytest.approx(0.8 / (0.875 / 3))
     config.num_channels = 5
-    with pytest.raises(UsageError, match="images have 1, 3 or 4 channels, the model takes 5"):
+    with pytest.raises(UsageError, match="images have 1, 3 or 4 channels but the model takes 5"):
         next(image_batches(grey, [Image.new("L", (4, 4))], batch_size=1))
 
 
@@ -293,9 +293,9 @@ def test_images_come_from_folders_files_and_idx(loaded, tmp_path):
         with pytest.raises(UsageError, match=message):
             batches(loaded("vit"), images=source, batch_size=1)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UsageError, match="empty holds no image"):
+    with pytest.raises(UsageError, match="empty has no images"):
         batches(loaded("vit"), images=str(tmp_path / "empty"), batch_size=1)
-    with pytest.raises(UsageError, match="there is no image"):
+    with pytest.raises(UsageError, match="there are no images"):
         next(image_batches(loaded("vit"), [], batch_size=1))
 
 
@@ -308,7 +308,7 @@ def test_text_comes_from_files_and_folders(loaded, tmp_path):
     found, _ = batches(loaded("gpt2"), text=str(tmp_path / "a.txt"), batch_size=1)
     assert rows_of(found) == [[*ids("first"), END, *ids("still first")]]
     (tmp_path / "b.txt").write_text("")
-    with pytest.raises(UsageError, match="the text is empty: give another"):
+    with pytest.raises(UsageError, match="the text is empty"):
         batches(loaded("gpt2"), text=str(tmp_path / "b.txt"), batch_size=1)
     with pytest.raises(UsageError, match=r"no text at .*nowhere"):
         batches(loaded("gpt2"), text=str(tmp_path / "nowhere"), batch_size=1)
@@ -369,7 +369,7 @@ def test_a_file_without_a_paragraph_is_read_in_blocks(loaded, tmp_path):
 
 @pytest.mark.parametrize(("family", "argument"), [("whisper", "input_features"), ("wav2vec2", "input_values")])
 def test_what_cannot_be_guessed_is_named(loaded, family, argument):
-    message = f"neither text nor images give .* the {argument} that .* takes: .*module.path:function"
+    message = f"text and images do not give .* the {argument} that .* takes: .*module.path:function"
     for feed in (
         lambda: batches(loaded(family), batch_size=1),
         lambda: text_batches(loaded(family), ["a"], batch_size=1),
@@ -393,12 +393,14 @@ def test_an_unknown_required_argument_is_named(loaded):
 def test_a_model_without_tokenizer_or_with_anothers(loaded):
     bare = replace(loaded("bert"), tokenizer=None, notes=("a note", "x has no tokenizer files"))
     with pytest.raises(
-        UsageError, match="x has no tokenizer files, so nothing gives the input_ids that BertForMaskedLM"
+        UsageError, match="x has no tokenizer files, so it cannot get the input_ids that BertForMaskedLM"
     ):
         batches(bare, batch_size=1)
     small = build("llama")
     small.resize_token_embeddings(100)
-    with pytest.raises(UsageError, match=r"the tokenizer gives token \d+, the model has 100: it is another model's"):
+    with pytest.raises(
+        UsageError, match=r"the tokenizer gives token \d+ but the model has 100: it belongs to another model"
+    ):
         batches(replace(loaded("llama"), model=small), batch_size=1)
 
 
@@ -406,12 +408,12 @@ def test_sources_that_the_model_does_not_take(loaded):
     for family, wrong, takes in (
         ("vit", {"text": "python"}, "takes images: leave out text"),
         ("bert", {"images": "digits"}, "takes text: leave out images"),
-        ("bert", {"dataset": "x", "text": "y"}, "data set x or y: give one of them"),
+        ("bert", {"dataset": "x", "text": "y"}, "data set x and y: give only one of them"),
     ):
         with pytest.raises(UsageError, match=takes):
             batches(loaded(family), batch_size=1, **wrong)
     own = Loaded("m:f", nn.Linear(2, 2), "own", inputs=torch.ones(1, 2))
-    with pytest.raises(UsageError, match="m:f brings its own inputs: leave out dataset"):
+    with pytest.raises(UsageError, match="m:f has its own inputs: leave out dataset"):
         batches(own, dataset="x", batch_size=1)
 
 
@@ -474,7 +476,7 @@ def test_a_data_set_without_the_column_or_out_of_reach(loaded, data_set, monkeyp
         batches(loaded("vit"), dataset="x", batch_size=1)
     with pytest.raises(UsageError, match=r"cannot read the data set broken \(no such thing\): choose another"):
         batches(loaded("bert"), dataset="broken", batch_size=1)
-    with pytest.raises(UsageError, match="no folder far/away here, and the hub cannot be reached"):
+    with pytest.raises(UsageError, match="far/away is no folder here, and the hub cannot be reached"):
         batches(loaded("bert"), dataset="far/away", batch_size=1)
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(UsageError, match=r"pip install 'lazyneuron\[hub\]'"):

@@ -1,4 +1,4 @@
-"""Rows of token ids out of running text, for decoders, encoders and encoder-decoders."""
+"""Rows of token ids from running text, for decoders, encoders and encoder-decoders."""
 
 import contextlib
 import itertools
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lazyneuron.data import spans
 from lazyneuron.errors import UsageError
-from lazyneuron.load.load import Loaded, forward_arguments, main_argument
+from lazyneuron.load.models import Loaded, forward_arguments, main_argument
 
 DEFAULT_LENGTH = 512
 _PIECE_CHARACTERS = 1 << 16
@@ -20,9 +20,9 @@ _PIECE_CHARACTERS = 1 << 16
 def token_rows(
     loaded: Loaded, documents: Iterable[str], length: int | None
 ) -> tuple[Iterator[list[int]], Callable[[list[list[int]]], dict[str, Tensor]], str]:
-    """Rows of token ids as the model wants them, made as they are needed; what makes a batch of some; what they are.
+    """Rows of token ids that fit the model, a function that makes a batch of some, and a phrase that describes them.
 
-    The contract is `text_batches`'s.
+    See `text_batches` for what a row is.
     """
     model, tokenizer, arguments = loaded.model, loaded.tokenizer, forward_arguments(loaded.model)
     length = _window_length(loaded, length)
@@ -31,10 +31,10 @@ def token_rows(
     room = length - len(prefix) - len(suffix)
     if is_pair and (sentinels := _sentinels(tokenizer)):
         if length < 4:
-            raise UsageError(f"corrupted spans need 4 tokens or more; got length={length}")
+            raise UsageError(f"span corruption needs at least 4 tokens; got length={length}")
         if (needed := spans.noise_counts(spans.raw_length(length))[1]) > len(sentinels):
             raise UsageError(
-                f"length={length} needs {needed} sentinels, the tokenizer has {len(sentinels)}: choose less"
+                f"length={length} needs {needed} sentinels but the tokenizer has {len(sentinels)}: choose a smaller one"
             )
         rng = np.random.default_rng(0)
         rows = _running(tokenizer, documents, spans.raw_length(length), [])
@@ -42,7 +42,9 @@ def token_rows(
         return rows, lambda group: _corrupted(model, group, np.asarray(sentinels), tokenizer.eos_token_id, rng), what
     is_decoder = not is_pair and ("input_ids" not in arguments or _is_causal(model))
     if not is_decoder and room < 1:
-        raise UsageError(f"length={length} has no room beside {len(prefix + suffix)} special tokens: choose more")
+        raise UsageError(
+            f"length={length} leaves no room beside {len(prefix + suffix)} special tokens: choose a larger one"
+        )
     if is_pair:
         rows = (prefix + row + suffix for row in _running(tokenizer, documents, room, []))
         what = f"windows of {length} tokens for encoder and decoder"
@@ -57,14 +59,14 @@ def token_rows(
 
 
 def num_positions(model: nn.Module) -> int:
-    """How many tokens of text a Hugging Face model has positions for; 0 if any number."""
+    """The number of text positions of a Hugging Face model; 0 if unlimited."""
     config: Any = getattr(model, "config", None)
-    with contextlib.suppress(ValueError, AttributeError):  # an encoder and a decoder, each with its own
+    with contextlib.suppress(ValueError, AttributeError):  # encoder and decoder have configs of their own
         config = config.get_text_config()
     limit = getattr(config, "max_position_embeddings", None) or 0
     for name, part in model.named_modules():
         if "position" in name and isinstance(part, nn.Embedding) and part.padding_idx is not None:
-            limit = part.num_embeddings - part.padding_idx - 1  # RoBERTa's positions start after that of padding
+            limit = part.num_embeddings - part.padding_idx - 1  # RoBERTa's positions start after the padding index
     return limit
 
 
@@ -73,12 +75,12 @@ def _window_length(loaded: Loaded, length: int | None) -> int:
     if length is None:
         return min(DEFAULT_LENGTH, limit) if limit > 0 else DEFAULT_LENGTH
     if length < 1 or 0 < limit < length:
-        raise UsageError(f"{loaded.name} has {limit or 'any number of'} positions; got length={length}")
+        raise UsageError(f"{loaded.name} has {limit or 'unlimited'} positions; got length={length}")
     return length
 
 
 def _special_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
-    """What the tokenizer puts before and after a text."""
+    """The tokens that the tokenizer puts before and after a text."""
     bare = tokenizer("the", add_special_tokens=False)["input_ids"]
     full = tokenizer("the")["input_ids"]
     for start in range(len(full) - len(bare) + 1):
@@ -94,7 +96,7 @@ def _sentinels(tokenizer: Any) -> list[int]:
 
 
 def _is_causal(model: Any) -> bool:
-    """Whether it reads left to right: it generates, says it is a decoder, or its family does and fills in no masks."""
+    """Whether it is a causal model: it can generate, is marked as a decoder, or its family is causal and not masked."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 
     kind = type(model.config)
@@ -103,7 +105,7 @@ def _is_causal(model: Any) -> bool:
 
 
 def _encoded(tokenizer: Any, text: str) -> Iterator[list[int]]:
-    """Token ids of a text without special tokens, piece by piece; pieces of a long one end before a space."""
+    """Token ids of a text without special tokens, piece by piece; long texts are split at spaces."""
     start = 0
     while start < len(text):
         end = start + _PIECE_CHARACTERS
@@ -116,7 +118,7 @@ def _encoded(tokenizer: Any, text: str) -> Iterator[list[int]]:
 
 
 def _cut(pieces: Iterable[list[int]], length: int) -> Iterator[list[int]]:
-    """The tokens of all pieces in windows of `length`, the last one shorter."""
+    """The tokens of all pieces in windows of `length`; the last may be shorter."""
     kept: list[int] = []
     for piece in pieces:
         kept += piece
@@ -128,7 +130,7 @@ def _cut(pieces: Iterable[list[int]], length: int) -> Iterator[list[int]]:
 
 
 def _running(tokenizer: Any, documents: Iterable[str], length: int, prefix: list[int]) -> Iterator[list[int]]:
-    """Full windows of all documents, each after `prefix`, joined by the end token; a short one if there is no full."""
+    """Full windows over all documents, each after `prefix`, joined by the end token; a shorter one if none is full."""
     end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     between = prefix if prefix == end else end + prefix
 
@@ -145,13 +147,15 @@ def _running(tokenizer: Any, documents: Iterable[str], length: int, prefix: list
 
 
 def _tensor(model: Any, rows: list[list[int]]) -> Tensor:
-    """int64 [rows, tokens] of rows of one length, all known to the model's embedding."""
+    """int64 [rows, tokens] from rows of equal length; UsageError for an id beyond the model's embedding."""
     ids = torch.tensor(rows)
     size = None
     with contextlib.suppress(NotImplementedError, AttributeError):
         size = getattr(model.get_input_embeddings(), "num_embeddings", None)
     if size is not None and int(ids.max()) >= size:
-        raise UsageError(f"the tokenizer gives token {int(ids.max())}, the model has {size}: it is another model's")
+        raise UsageError(
+            f"the tokenizer gives token {int(ids.max())} but the model has {size}: it belongs to another model"
+        )
     return ids
 
 
@@ -166,14 +170,14 @@ def _corrupted(
     model: Any, rows: list[list[int]], sentinels: np.ndarray, end: int, rng: np.random.Generator
 ) -> dict[str, Tensor]:
     if len(rows[0]) < 2:
-        raise UsageError("the text has 1 token, too few to corrupt spans of: give more text")
+        raise UsageError("the text has 1 token, too few for span corruption: give more text")
     pairs = [spans.corrupt(np.asarray(row), spans.noise_mask(len(row), rng), sentinels, end) for row in rows]
     inputs, targets = ([part.tolist() for part in parts] for parts in zip(*pairs, strict=True))
     return _pair(model, _tensor(model, inputs), _tensor(model, targets))
 
 
 def _pair(model: Any, ids: Tensor, targets: Tensor) -> dict[str, Tensor]:
-    """Encoder and decoder inputs: the decoder's are `targets`, one place later, by the model's own rule if any."""
+    """Encoder and decoder inputs: the decoder's are `targets` shifted right, by the model's own rule if it has one."""
     if shift := getattr(model, "prepare_decoder_input_ids_from_labels", None):
         device = next(p.device for p in model.parameters())
         return {"input_ids": ids, "decoder_input_ids": shift(targets.to(device))}

@@ -1,4 +1,4 @@
-"""Something to feed a loaded model: batches of text, of images, of a data set, or the user's own."""
+"""Batches for a loaded model: from text, images, a data set, or the user's own inputs."""
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from lazyneuron.errors import UsageError
-from lazyneuron.load.load import Loaded, forward_arguments, main_argument
+from lazyneuron.load.models import Loaded, forward_arguments, main_argument
 from lazyneuron.load.pixels import to_pixels
-from lazyneuron.load.rows import token_rows
 from lazyneuron.load.sources import image_source, text_source
+from lazyneuron.load.token_rows import token_rows
 
 Inputs = Mapping[str, Any] | tuple[Any, ...] | Tensor
 
@@ -28,22 +28,22 @@ def batches(
     batch_size: int,
     length: int | None = None,
 ) -> tuple[Iterator[Inputs], str]:
-    """Batches that fit a model's forward pass, and a sentence that says what data they are.
+    """Batches that fit a model's forward pass, and a phrase that describes the data.
 
     `text` is a source of `lazyneuron.data.text` (default "python"), `images` one of `lazyneuron.data.images` (default
     "digits"), a flat folder of images or a single one; `dataset` is a hub data set whose columns give either. Models
-    that take both get both, as many texts as images. A user's own function brings its inputs with it. What the
-    model cannot be given is a UsageError, also where the data are empty: the first batch is made before this returns.
+    that take both get both, as many texts as images. A user's own function supplies its inputs. UsageError if the
+    model takes other inputs or the data are empty; the first batch is made before this returns.
     """
     if loaded.kind == "other":
         raise _cannot_feed(loaded, main_argument(loaded.model))
     given = {"text": text, "images": images, "dataset": dataset}
     taken = set() if loaded.kind == "own" else {*loaded.kind.split(" and "), "dataset"}
     if wrong := [name for name, value in given.items() if value is not None and name not in taken]:
-        takes = "brings its own inputs" if loaded.kind == "own" else f"takes {loaded.kind}"
+        takes = "has its own inputs" if loaded.kind == "own" else f"takes {loaded.kind}"
         raise UsageError(f"{loaded.name} {takes}: leave out {wrong[0]} ({given[wrong[0]]})")
     if dataset is not None and (text or images):
-        raise UsageError(f"data set {dataset} or {text or images}: give one of them")
+        raise UsageError(f"data set {dataset} and {text or images}: give only one of them")
     if loaded.kind == "own":
         made, sentence = _own(loaded), f"the inputs that {loaded.name} returned"
     else:
@@ -73,14 +73,14 @@ def text_batches(
     """Batches of token ids, int64 [batch_size, at most `length`] on the model's device; the last may have fewer rows.
 
     What a row is depends on the model. Decoders: full windows of the running text, documents joined by the end token,
-    no padding. Encoders: one document or a window of it with its special tokens, padded, with `attention_mask`; masked
-    language models get plain text, nothing masked. Encoder-decoders: windows of the running text, for T5 (a tokenizer
-    with sentinels) with corrupted spans (`lazyneuron.data.spans`, `length` tokens of input), else as they are; the
+    no padding. Encoders: one document or a window of it with special tokens, padded, with `attention_mask`; masked
+    language models get plain text with nothing masked. Encoder-decoders: windows of the running text, for T5 (tokenizer
+    with sentinels) with corrupted spans (`lazyneuron.data.spans`, `length` input tokens), otherwise unchanged; the
     decoder gets the target, or the window itself, shifted by the model's own rule.
 
-    `length` is 512 or, if that is less, the model's number of positions. Text shorter than one window gives one shorter
-    row. Documents are read as they are needed, and long ones tokenized in pieces. UsageError: a model that takes no
-    text, no tokenizer or another model's, a `length` beyond the positions, empty text.
+    `length` defaults to 512 or the model's number of positions, whichever is less. Text shorter than one window gives
+    one shorter row. Documents are read as needed, long ones tokenized in pieces. UsageError if the model takes no
+    text, the tokenizer is missing or belongs to another model, `length` exceeds the positions, or the text is empty.
     """
     return _text_batches(loaded, documents, batch_size, length)[0]
 
@@ -93,7 +93,7 @@ def _text_batches(
         raise _cannot_feed(loaded, main)
     if loaded.tokenizer is None:
         why = next((note for note in loaded.notes if "tokenizer" in note), f"{loaded.name} has no tokenizer")
-        raise UsageError(f"{why}, so nothing gives {_needs(loaded, main)}")
+        raise UsageError(f"{why}, so it cannot get {_needs(loaded, main)}")
     _check_batch_size(batch_size)
     rows, to_batch, what = token_rows(loaded, documents, length)
 
@@ -102,7 +102,7 @@ def _text_batches(
         for group in _grouped(rows, batch_size):
             yield _on_device(loaded, to_batch(group))
         if not group:
-            raise UsageError("the text is empty: give another")
+            raise UsageError("the text is empty: give a text with words in it")
 
     return made(), what
 
@@ -112,9 +112,10 @@ def image_batches(
 ) -> Iterator[dict[str, Tensor]]:
     """Batches of `pixel_values` [batch_size, C, H, W] in the model's dtype on its device; the last may be smaller.
 
-    Images are PIL images or files of any size, turned into RGB (or grey, for a model of one channel). They are resized
-    and normalised by the model's image processor; without one, scaled with Pillow to cover the model's size, cut, and
-    normalised as timm says, or to [-1, 1]. UsageError: a model that takes no images, a file that is none, no image.
+    Images are PIL images or files of any size, converted to RGB (or grey, for a model with one channel). The model's
+    image processor resizes and normalises them; without one, Pillow scales and crops them to the model's size, and they
+    are normalised as timm specifies or to [-1, 1]. UsageError if the model takes no images, a file is not an image, or
+    there is none.
     """
     if "images" not in loaded.kind:
         raise _cannot_feed(loaded, main_argument(loaded.model))
@@ -125,7 +126,7 @@ def image_batches(
         for group in _grouped(images, batch_size):
             yield _on_device(loaded, to_pixels(loaded, group))
         if not group:
-            raise UsageError("there is no image: give another folder")
+            raise UsageError("there are no images: give a folder that has some")
 
     return made()
 
@@ -155,12 +156,12 @@ def _check_complete(loaded: Loaded, batch: Any) -> None:
 
 
 def _cannot_feed(loaded: Loaded, argument: str) -> UsageError:
-    return UsageError(f"neither text nor images give {loaded.name} {_needs(loaded, argument)}")
+    return UsageError(f"text and images do not give {loaded.name} {_needs(loaded, argument)}")
 
 
 def _needs(loaded: Loaded, argument: str) -> str:
-    mend = "write a function that returns (model, inputs) and give module.path:function"
-    return f"the {argument} that {type(loaded.model).__name__} takes: {mend}"
+    hint = "write a function that returns (model, inputs) and pass module.path:function"
+    return f"the {argument} that {type(loaded.model).__name__} takes: {hint}"
 
 
 def _check_batch_size(batch_size: int) -> None:

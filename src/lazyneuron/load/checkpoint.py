@@ -1,4 +1,4 @@
-"""What transformers loads: a class, all of its weights, a tokenizer; quietly, or refused in one line."""
+"""Load models, tokenizers and image processors with transformers: quietly, completely, or with a one-line error."""
 
 import contextlib
 import io
@@ -17,7 +17,7 @@ from lazyneuron.errors import UsageError
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where the files of `name` are: `repository` is a folder or a hub id, `gguf_file` a file in that folder."""
+    """Where a model's files are: `repository` is a folder or a hub id, `gguf_file` a file in that folder."""
 
     name: str
     repository: str
@@ -33,9 +33,9 @@ class Checkpoint:
 
 
 def load_model(checkpoint: Checkpoint, dtype: torch.dtype | None) -> tuple[nn.Module, list[str]]:
-    """The model of a checkpoint, every weight of it from there, and notes for the user; UsageError if that cannot be.
+    """A checkpoint's model and notes for the user; UsageError if any of its weights is missing.
 
-    The class is the one that the config names, with its head, or else AutoModel.
+    The class is the one that the config names, with its head, otherwise AutoModel.
     """
     import transformers
 
@@ -43,7 +43,7 @@ def load_model(checkpoint: Checkpoint, dtype: torch.dtype | None) -> tuple[nn.Mo
     if checkpoint.gguf_file and (packed := getattr(transformers, "GgufConfig", None)) is not None:
         how["quantization_config"] = packed(dequantize=True)
     try:
-        # The bar of dequantizing knows no switch.
+        # The progress bar for dequantizing cannot be switched off.
         with quiet(), contextlib.redirect_stderr(io.StringIO() if checkpoint.gguf_file else sys.stderr):
             config = transformers.AutoConfig.from_pretrained(checkpoint.repository, **checkpoint.where)
             model, info = _model_class(config, checkpoint).from_pretrained(
@@ -60,12 +60,12 @@ def load_model(checkpoint: Checkpoint, dtype: torch.dtype | None) -> tuple[nn.Mo
         raise _refusal(checkpoint, error) from error
     notes = _check_whole(checkpoint.name, model, info)
     if config.architectures and (found := type(model).__name__) not in config.architectures:
-        notes.append(f"{checkpoint.name} names the class {config.architectures[0]}, unknown here: loaded as {found}")
+        notes.append(f"{checkpoint.name} names the unknown class {config.architectures[0]}: loaded as {found}")
     return model, notes
 
 
 def _model_class(config: Any, checkpoint: Checkpoint) -> Any:
-    """The class that the config names, among transformers' own or the repository's, else an Auto class."""
+    """The class that the config names, from transformers or the repository, otherwise an Auto class."""
     import transformers
 
     for architecture in config.architectures or ():
@@ -85,7 +85,7 @@ def _model_class(config: Any, checkpoint: Checkpoint) -> Any:
 
 
 def _check_whole(name: str, model: nn.Module, info: dict[str, Any]) -> list[str]:
-    """Notes about weights that may be random; UsageError about those that may not."""
+    """Notes on weights that may be random; UsageError for any other missing or mismatched weight."""
     mismatched = sorted(found[0] for found in info["mismatched_keys"])
     is_headless = getattr(model, "base_model", None) is model
     pooler = {key for key in info["missing_keys"] if is_headless and "pooler" in key.split(".")}
@@ -94,14 +94,14 @@ def _check_whole(name: str, model: nn.Module, info: dict[str, Any]) -> list[str]
         if keys:
             shown = ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")
             raise UsageError(
-                f"{name} {fault} {len(keys)} of the weights of {type(model).__name__} ({shown}), which would be "
-                "random: it is incomplete, or was saved from another class; save or download it again"
+                f"{name} {fault} {len(keys)} weight(s) of {type(model).__name__} ({shown}), which would be "
+                "random: it is incomplete or was saved from another class; save or download it again"
             )
     return [f"the pooler of {name} is random (not in the checkpoint); it comes after all MLPs"] if pooler else []
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> tuple[Any, list[str]]:
-    """The tokenizer, or None and a note that says why there is none."""
+    """The tokenizer, or None and a note that says why."""
     import transformers
 
     found, notes = _load_processor(checkpoint, transformers.AutoTokenizer, "tokenizer", checkpoint.where)
@@ -111,9 +111,9 @@ def load_tokenizer(checkpoint: Checkpoint) -> tuple[Any, list[str]]:
 
 
 def load_image_processor(checkpoint: Checkpoint) -> tuple[Any, list[str]]:
-    """The image processor, or None and a note that says why there is none.
+    """The image processor, or None and a note that says why.
 
-    It is the one on Pillow, not torchvision: the same pixels whatever is installed.
+    It uses Pillow, never torchvision, so pixels do not depend on what is installed.
     """
     import transformers
 
@@ -128,14 +128,14 @@ def _load_processor(checkpoint: Checkpoint, auto: Any, what: str, where: dict[st
     except Exception as error:
         if "trust_remote_code" in str(error):
             raise _refusal(checkpoint, error) from error
-        why = "" if isinstance(error, OSError) else f" that loads ({first_line(error)})"
+        why = "" if isinstance(error, OSError) else f" that can be loaded ({first_line(error)})"
         return None, [f"{checkpoint.name} has no {what}{why}"]
 
 
 def reaches_hub(repository: str, file: str, repo_type: str | None = None) -> bool:
-    """Whether the hub answers for `repository`, asked once without retries; UsageError if it says no.
+    """Whether the hub can be reached, asked once without retries; UsageError if it refuses `repository`.
 
-    transformers and datasets retry for 23 seconds before they give up (huggingface_hub 2.4).
+    transformers and datasets would retry for 23 seconds (huggingface_hub 2.4).
     """
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError
@@ -145,17 +145,17 @@ def reaches_hub(repository: str, file: str, repo_type: str | None = None) -> boo
     except GatedRepoError as error:
         raise UsageError(f"{repository} is gated: accept its terms on the hub, then `hf auth login`") from error
     except RepositoryNotFoundError as error:
-        mend = "correct the name or, if it is private, `hf auth login`"
-        raise UsageError(f"no folder {repository} here and none on the hub: {mend}") from error
+        hint = "correct the name or, if it is private, `hf auth login`"
+        raise UsageError(f"{repository} is neither a folder here nor on the hub: {hint}") from error
     except EntryNotFoundError:
         return True
-    except Exception:  # of the HTTP client, another one in each generation of huggingface_hub
+    except Exception:  # the HTTP client and its errors differ between versions of huggingface_hub
         return False
     return True
 
 
 def _is_empty(tokenizer: Any) -> bool:
-    """Whether it has no pieces but special ones: what transformers makes of a folder without a tokenizer's files."""
+    """Whether it has only special tokens, as transformers builds it for a folder without tokenizer files."""
     special = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
     return len(tokenizer.get_vocab().keys() - special) < 2
 
@@ -163,27 +163,29 @@ def _is_empty(tokenizer: Any) -> bool:
 def _refusal(checkpoint: Checkpoint, error: Exception) -> UsageError:
     name = checkpoint.name
     if "trust_remote_code" in str(error):
-        return UsageError(f"{name} brings its own code, which is not run unasked: read it, then --trust-remote-code")
+        return UsageError(
+            f"{name} has its own code, which is not run unless you allow it: read it, then pass --trust-remote-code"
+        )
     if isinstance(error, pickle.UnpicklingError):
-        return UsageError(f"{name} has a pickle with more than tensors in it, which could run code: use safetensors")
+        return UsageError(f"{name} has a pickle that holds more than tensors and could run code: use safetensors")
     if checkpoint.local_files_only and isinstance(error, OSError):
         return UsageError(
-            f"no folder {name} here, not all of it in the hub's cache, and the hub cannot be reached: mend the "
-            "network or give a local folder (HF_HUB_OFFLINE=1 uses the cache alone)"
+            f"{name} is neither a folder here nor complete in the hub's cache, and the hub cannot be reached: check "
+            "the network or give a local folder (HF_HUB_OFFLINE=1 uses the cache only)"
         )
-    mend = "install that" if isinstance(error, ImportError) else "save or download it again"
-    return UsageError(f"cannot load {name} ({first_line(error)}): {mend}")
+    hint = "install that" if isinstance(error, ImportError) else "save or download it again"
+    return UsageError(f"cannot load {name} ({first_line(error)}): {hint}")
 
 
 def first_line(error: BaseException) -> str:
-    """What an exception says, in one line of at most 200 characters."""
+    """An exception's message in one line of at most 200 characters."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text.rstrip(".:") if len(text) <= 200 else f"{text[:200]}..."
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """No progress bars and load reports of transformers; downloads keep theirs, and nothing asks the hub to convert."""
+    """Silence transformers' progress bars and load reports, but not downloads; ask the hub for no conversion."""
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
     from transformers.utils import logging
 

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from lazyneuron.errors import UsageError
-from lazyneuron.load.load import load
+from lazyneuron.load.models import load
 
 CLASSES = [
     ("llama", "LlamaForCausalLM", "text"),
@@ -94,7 +94,7 @@ def test_kinds_that_need_a_closer_look(tmp_path):
     LlavaForConditionalGeneration(LlavaConfig(**parts)).save_pretrained(tmp_path / "llava")
     loaded = load(str(tmp_path / "llava"))
     assert loaded.kind == "text"
-    assert "takes images inside its text: it is fed text alone" in loaded.notes[0]
+    assert "takes images inside its text: it gets text only" in loaded.notes[0]
     VideoMAEModel(VideoMAEConfig(**VIT, num_frames=2)).save_pretrained(tmp_path / "video")
     assert load(str(tmp_path / "video")).kind == "other"
     opt = FAMILIES["opt"][1] | {"model_type": "opt"}
@@ -117,7 +117,7 @@ def test_a_class_that_is_unknown_or_of_another_family_is_told(copy):
         edit_config(folder, architectures=[architecture])
         loaded = load(str(folder))
         assert type(loaded.model).__name__ == "GPT2Model"
-        assert loaded.notes == (f"{folder} names the class {architecture}, unknown here: loaded as GPT2Model",)
+        assert loaded.notes == (f"{folder} names the unknown class {architecture}: loaded as GPT2Model",)
 
 
 def test_dtype_is_the_checkpoints_unless_asked(tmp_path):
@@ -141,7 +141,7 @@ def test_a_device_that_is_not_there(device):
 def test_what_is_no_model_says_what_is(tmp_path, saved):
     accepted = "give a hub id, a folder that save_pretrained wrote, a .gguf file, timm:NAME or module.path:function"
     lone = saved("llama") / "model.safetensors"
-    assert refusal(lone) == f"{lone} is a lone file, and weights alone are no model: {accepted}"
+    assert refusal(lone) == f"{lone} is a single file, and weights alone are not a model: {accepted}"
     assert refusal(tmp_path) == f"no config.json in the folder {tmp_path}: {accepted}"
     for name in ("./nothing", "/no/where", "a/b/c", "model.gguf", "org/model.safetensors", "C:\\model"):
         assert refusal(name) == f"no model at {name}: {accepted}"
@@ -167,7 +167,7 @@ def test_pickles_hold_tensors_and_run_no_code(copy, tmp_path):
     mark = tmp_path / "code-ran"
     for save in (torch.save, lambda value, file: file.write_bytes(pickle.dumps(value, protocol=2))):
         save(state | {"lm_head.weight": Malice(mark)}, folder / "pytorch_model.bin")
-        assert refusal(folder).startswith(f"{folder} has a pickle with more than tensors in it")
+        assert refusal(folder).startswith(f"{folder} has a pickle that holds more than tensors")
         assert not mark.exists()
     pickle.loads(pickle.dumps(Malice(mark)))
     assert mark.exists()
@@ -212,7 +212,7 @@ def test_a_weight_that_would_be_random_is_refused(copy, family, key):
     folder = copy(family)
     rewrite(folder, lambda state: {name: value for name, value in state.items() if name != key})
     message = refusal(folder)
-    assert message.startswith(f"{folder} lacks 1 of the weights of ")
+    assert message.startswith(f"{folder} lacks 1 weight(s) of ")
     assert f"({key}), which would be random" in message
 
 
@@ -220,9 +220,7 @@ def test_weights_of_another_shape_are_refused(copy):
     folder = copy("llama")
     edit_config(folder, intermediate_size=48)
     message = refusal(folder)
-    assert message.startswith(
-        f"{folder} has other shapes for 6 of the weights of LlamaForCausalLM (model.layers.0.mlp."
-    )
+    assert message.startswith(f"{folder} has other shapes for 6 weight(s) of LlamaForCausalLM (model.layers.0.mlp.")
     assert ", ...), which would be random" in message
 
 
@@ -280,7 +278,7 @@ def test_code_of_a_repository_runs_only_when_asked(tmp_path, monkeypatch):
     weight = {"up.weight": torch.ones(3, 2), "up.bias": torch.zeros(3)}
     save_file(weight, folder / "model.safetensors", metadata={"format": "pt"})
     assert refusal(folder) == (
-        f"{folder} brings its own code, which is not run unasked: read it, then --trust-remote-code"
+        f"{folder} has its own code, which is not run unless you allow it: read it, then pass --trust-remote-code"
     )
     assert not mark.exists()
     loaded = load(str(folder), trust_remote_code=True)
@@ -302,7 +300,9 @@ def test_a_hub_that_cannot_be_reached_is_told_at_once(no_hub):
     start = time.perf_counter()
     message = refusal("someone/some-model")
     assert time.perf_counter() - start < 5
-    assert message.startswith("no folder someone/some-model here, not all of it in the hub's cache, and the hub cannot")
+    assert message.startswith(
+        "someone/some-model is neither a folder here nor complete in the hub's cache, and the hub"
+    )
     assert "HF_HUB_OFFLINE=1" in message
 
 
@@ -318,7 +318,7 @@ def test_without_the_hub_its_cache_is_enough(no_hub, saved):
     assert (type(loaded.model).__name__, loaded.notes) == ("LlamaForCausalLM", ())
     assert loaded.tokenizer("ab")["input_ids"][0] == 1
     os.unlink(repository / "snapshots" / commit / "model.safetensors")
-    assert "not all of it in the hub's cache" in refusal("someone/some-model")
+    assert "nor complete in the hub's cache" in refusal("someone/some-model")
 
 
 def test_what_the_hub_denies_is_told(monkeypatch):
@@ -332,7 +332,7 @@ def test_what_the_hub_denies_is_told(monkeypatch):
         monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", ask)
 
     deny(errors.RepositoryNotFoundError)
-    assert refusal("someone/typo").startswith("no folder someone/typo here and none on the hub: correct the name")
+    assert refusal("someone/typo").startswith("someone/typo is neither a folder here nor on the hub: correct the name")
     deny(errors.GatedRepoError)
     assert refusal("someone/gated").startswith("someone/gated is gated: accept its terms on the hub")
 
@@ -365,7 +365,7 @@ def test_loading_is_silent_and_leaves_settings_alone(copy, capfd):
 
 
 def test_importing_it_imports_no_transformers():
-    code = "import sys, lazyneuron.load.load, lazyneuron.load.feed; print('transformers' in sys.modules)"
+    code = "import sys, lazyneuron.load.models, lazyneuron.load.batches; print('transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
 
 
@@ -423,7 +423,7 @@ def test_a_gguf_file_needs_its_reader(tmp_path, monkeypatch):
     path = tmp_path / "model.gguf"
     path.write_bytes(b"GGUF")
     monkeypatch.setitem(sys.modules, "gguf", None)
-    assert refusal(path) == f"{path} needs the reader of GGUF files: pip install gguf"
+    assert refusal(path) == f"{path} is a GGUF file: pip install 'lazyneuron[gguf]' to read it"
 
 
 def test_timm_models_by_name(monkeypatch):
@@ -484,11 +484,11 @@ def test_a_function_of_ones_own(own):
 
 
 def test_a_function_that_is_not_there_or_gives_something_else(own, tmp_path):
-    assert refusal("not.here:build").startswith(f"no module not in {tmp_path} nor installed")
+    assert refusal("not.here:build").startswith(f"no module not in {tmp_path}, and none is installed")
     assert refusal("my_models_for_test.sub:build").startswith("no module my_models_for_test.sub in ")
     for name in ("nothing", "number"):
         assert refusal(f"my_models_for_test:{name}").startswith(f"the module my_models_for_test has no function {name}")
     assert refusal("my_models_for_test:wrong") == (
-        "my_models_for_test:wrong returned a Linear: return (model, inputs), a torch module first"
+        "my_models_for_test:wrong returned a Linear: return (model, inputs) with a torch module first"
     )
     assert "returned inputs of type NoneType" in refusal("my_models_for_test:no_inputs")

@@ -1,4 +1,4 @@
-"""A user's model by its name: hub id, folder, GGUF file, timm, or a function of the user's own."""
+"""Load a user's model by name: a hub id, folder, GGUF file, timm model, or the user's own function."""
 
 import contextlib
 import importlib
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lazyneuron.errors import UsageError
-from lazyneuron.load.pretrained import (
+from lazyneuron.load.checkpoint import (
     Checkpoint,
     first_line,
     load_image_processor,
@@ -35,11 +35,11 @@ _FILE_SUFFIXES = {".gguf", ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".onn
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """A model in eval mode on its device, and what is known about feeding it.
+    """A model in eval mode on its device, with what is needed to make inputs for it.
 
-    `kind` says what its forward pass takes; "other" is neither text nor images (speech, video, time series), "own" came
-    with `inputs` of the user's: one batch (mapping, tuple or tensor), or an iterable of such. `dtype` is what was asked
-    for, None where the checkpoint decides. `notes` are sentences that the user should read.
+    `kind` is what its forward pass takes. "other" is neither text nor images (speech, video, time series); "own" means
+    that the user supplied `inputs`: one batch (mapping, tuple or tensor) or an iterable of batches. `dtype` is the
+    requested one, None if the checkpoint decides. `notes` are sentences that the user should read.
     """
 
     name: str
@@ -57,14 +57,13 @@ def load(name: str, *, device: str = "cpu", dtype: str | None = None, trust_remo
 
     `name` is a Hugging Face hub id; a folder that `save_pretrained` wrote; a .gguf file, whose weights are dequantized;
     `timm:NAME`; or `module.path:function`, imported with the current folder on `sys.path` and called without arguments
-    to give `(model, inputs)`. `dtype` is "float32", "bfloat16", "float16" or None: what the checkpoint has. The class
-    is the one that the config names (with its head), or else AutoModel.
+    to give `(model, inputs)`. `dtype` is "float32", "bfloat16", "float16" or None for the checkpoint's own. The class
+    is the one that the config names (with its head), otherwise AutoModel.
 
-    Weights come from safetensors, or from pickles read with `weights_only=True`, which holds tensors and runs no code;
-    code of a repository runs with `trust_remote_code` only. A hub that cannot be reached leaves the cache. Whatever
-    cannot be loaded whole is a UsageError: a weight that the checkpoint lacks would be random. A pooler alone may be
-    missing, with a note: it comes after the last MLP, and no activation map depends on it. What a user's own function
-    or module raises passes through.
+    Weights are read from safetensors, or from pickles with `weights_only=True`, which runs no code; a repository's own
+    code runs only with `trust_remote_code`. If the hub cannot be reached, its cache is used. UsageError if any weight
+    is missing from the checkpoint, because it would be random. Only a pooler may be missing, with a note: it comes
+    after the last MLP. Errors raised by the user's own function or module are not caught.
     """
     if dtype is not None and dtype not in _DTYPES:
         raise UsageError(f"no dtype {dtype!r}: choose {', '.join(_DTYPES)}, or none for the checkpoint's")
@@ -79,15 +78,15 @@ def load(name: str, *, device: str = "cpu", dtype: str | None = None, trust_remo
         model, inputs = _from_function(name)
         return Loaded(name, _ready(model, device, wanted), "own", inputs=inputs, dtype=wanted)
     checkpoint = _checkpoint(name, trust_remote_code)
-    # Not cast again: transformers keeps some weights of some models in float32.
+    # No further cast: transformers keeps some weights of some models in float32.
     model, notes = load_model(checkpoint, wanted)
     if spec := getattr(getattr(model, "config", None), "lazyneuron", None):
-        mend = "lazyneuron.from_pretrained loads it sparse"
-        notes.append(f"{name} was saved with a selection for {len(spec)} MLPs and is loaded dense: {mend}")
+        hint = "lazyneuron.from_pretrained loads it sparse"
+        notes.append(f"{name} was saved with a selection for {len(spec)} MLPs but is loaded dense: {hint}")
     kind = _kind(model)
     processors: list[Any] = [None, None]
     if kind == "text" and "pixel_values" in forward_arguments(model):
-        notes.append(f"{name} takes images inside its text: it is fed text alone, so its vision part does not run")
+        notes.append(f"{name} takes images inside its text: it gets text only, so its vision part does not run")
     if kind.startswith("text"):
         processors[0], more = load_tokenizer(checkpoint)
         notes += more
@@ -98,13 +97,13 @@ def load(name: str, *, device: str = "cpu", dtype: str | None = None, trust_remo
 
 
 def short_name(name: str) -> str:
-    """What to call a model in a title: the last part of a path, with the one before it where the last says little."""
+    """A model's name for titles: the last part of its path, with its parent where the last part is short."""
     parts = [part for part in re.split(r"[/\\]", name) if part not in ("", ".", "..")] or ["model"]
     return "/".join(parts[-2:] if Path(name).exists() and len(parts[-1]) < 8 else parts[-1:])
 
 
 def default_folder(verb: str, name: str) -> Path:
-    """Where a verb keeps what it found of the model called `name`, unless told otherwise."""
+    """The default output folder of a command for the model called `name`."""
     stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", short_name(name)).strip(".-") or "model"
     return Path("runs") / f"{verb}-{stem}"
 
@@ -121,12 +120,12 @@ def _checkpoint(name: str, trust_remote_code: bool) -> Checkpoint:
         return Checkpoint(name, str(path), trust_remote_code=trust_remote_code)
     if path.is_file() and path.suffix == ".gguf":
         if importlib.util.find_spec("gguf") is None:
-            raise UsageError(f"{name} needs the reader of GGUF files: pip install gguf")
+            raise UsageError(f"{name} is a GGUF file: pip install 'lazyneuron[gguf]' to read it")
         return Checkpoint(name, str(path.parent), gguf_file=path.name)
     if path.suffix == ".py":
         raise UsageError(f"{name} is a Python file: name the function in it, as in {path.stem}:build")
     if path.is_file():
-        raise UsageError(f"{name} is a lone file, and weights alone are no model: {_ACCEPTED}")
+        raise UsageError(f"{name} is a single file, and weights alone are not a model: {_ACCEPTED}")
     if not _HUB_ID.fullmatch(name) or path.suffix in _FILE_SUFFIXES:
         raise UsageError(f"no model at {name}: {_ACCEPTED}")
     is_offline = not reaches_hub(name, "config.json")
@@ -134,19 +133,19 @@ def _checkpoint(name: str, trust_remote_code: bool) -> Checkpoint:
 
 
 def forward_arguments(model: nn.Module) -> dict[str, inspect.Parameter]:
-    """The arguments of a model's forward pass by name, in order, `*args` and `**kwargs` left out."""
+    """The arguments of a model's forward pass by name, in order, without `*args` and `**kwargs`."""
     found = inspect.signature(model.forward).parameters
     return {n: p for n, p in found.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
 
 
 def main_argument(model: nn.Module) -> str:
-    """The forward argument that carries the input: the model's `main_input_name` if it takes that, else its first."""
+    """The name of the main forward argument: `main_input_name` if the model takes it, otherwise the first."""
     arguments, main = forward_arguments(model), getattr(model, "main_input_name", None)
     return main if isinstance(main, str) and main in arguments else next(iter(arguments), "")
 
 
 def config_value(model: nn.Module, name: str) -> Any:
-    """The first value of that name in a model's config or the configs inside it; None if there is none."""
+    """The first value called `name` in a model's config or its nested configs; None if there is none."""
     from transformers import PretrainedConfig
 
     config = getattr(model, "config", None)
@@ -177,8 +176,8 @@ def _from_function(name: str) -> tuple[nn.Module, Any]:
         except ModuleNotFoundError as error:
             if error.name is None or not f"{module}.".startswith(f"{error.name}."):
                 raise
-            mend = "run where it can be imported, or install it"
-            raise UsageError(f"no module {error.name} in {folder} nor installed: {mend}") from error
+            hint = "run where it can be imported, or install it"
+            raise UsageError(f"no module {error.name} in {folder}, and none is installed: {hint}") from error
         if not callable(build):
             raise UsageError(f"the module {module} has no function {function}: name one that returns (model, inputs)")
         found = build()
@@ -186,11 +185,11 @@ def _from_function(name: str) -> tuple[nn.Module, Any]:
         with contextlib.suppress(ValueError):
             sys.path.remove(folder)
     if not (isinstance(found, tuple | list) and len(found) == 2 and isinstance(found[0], nn.Module)):
-        raise UsageError(f"{name} returned a {type(found).__name__}: return (model, inputs), a torch module first")
+        raise UsageError(f"{name} returned a {type(found).__name__}: return (model, inputs) with a torch module first")
     model, inputs = found
     if not isinstance(inputs, Mapping | tuple | Tensor | Iterable) or isinstance(inputs, str):
-        mend = "return a mapping, tuple or tensor (one batch), or an iterable of those"
-        raise UsageError(f"{name} returned inputs of type {type(inputs).__name__}: {mend}")
+        hint = "return a mapping, tuple or tensor (one batch), or an iterable of those"
+        raise UsageError(f"{name} returned inputs of type {type(inputs).__name__}: {hint}")
     return model, inputs
 
 
@@ -199,7 +198,7 @@ def _kind(model: nn.Module) -> Kind:
     required = {name for name, argument in arguments.items() if argument.default is argument.empty}
     text = main == "input_ids" or "input_ids" in required
     images = main == "pixel_values" or "pixel_values" in required
-    # In a generative model the images enter at tokens that plain text does not have.
+    # Generative models insert images at special tokens, which plain text does not contain.
     inside_text = any(config_value(model, f"image_token_{key}") is not None for key in ("id", "index"))
     if not inside_text and not {"past_key_values", "decoder_input_ids"} & arguments.keys():
         images |= text and "pixel_values" in arguments
