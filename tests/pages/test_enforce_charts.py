@@ -104,7 +104,7 @@ def test_the_chart_is_logarithmic_beyond_a_decade_and_has_the_levels(
     assert {row["case"] for row in data(figure, 1, 1)} == {"control, dense"}
     assert sorted(row["percent"] for row in data(figure, 0, 2)) == [4, 4, 10, 10, 100, 100]
     titles = [line["title"] for line in first["layer"][2]["encoding"]["tooltip"] if "title" in line]
-    assert titles == ["perplexity", "neurons kept (%)", "measured (%)"]
+    assert titles == ["case", "perplexity", "neurons kept (%)", "measured (%)"]
     narrow = quality_against_density(enforced(cases={key: min(v, 90.0) for key, v in CASES.items()}), "q")
     assert narrow is not None
     assert "type" not in narrow.spec["concat"][0]["layer"][0]["encoding"]["y"]["scale"]

@@ -1,4 +1,4 @@
-"""Records become layers in order, sizes come from the config or the numbers, and a logarithmic axis has a foot."""
+"""Records become layers in order; sizes come from the config or the numbers."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -71,56 +71,8 @@ def test_a_model_is_dense_if_every_layer_is(measured: Measured, density: float, 
     assert not layers.is_dense([])
 
 
-@pytest.mark.parametrize(
-    ("values", "foot"),
-    [([50], 20), ([3.0, 50], 2), ([0.04], 0.02), ([2e-3], 1e-3), ([100], 20), ([], 20), ([7e-7], 1e-7)],
-)
-def test_a_logarithmic_axis_reaches_from_below_the_smallest_to_all(values: list[float], foot: float) -> None:
-    axis = layers.log_axis([*values, None], "share").to_dict()
-    assert axis["scale"]["domain"] == pytest.approx([foot, 100])
-    assert axis["axis"]["values"] == sorted(axis["axis"]["values"], reverse=True)
-    assert axis["axis"]["values"][-1] == foot
-    assert "never" not in axis["axis"]["labelExpr"]
-
-
-@pytest.mark.parametrize("value", [50, 4.0, 5.0, 0.01, 3e-5])
-def test_zeros_have_a_place_of_their_own_at_the_foot_of_a_logarithmic_axis(value: float) -> None:
-    axis = layers.log_axis([0.0, value], "share", "never").to_dict()
-    foot = axis["scale"]["domain"][0]
-    assert foot <= value / 2
-    assert axis["scale"]["clamp"] is True
-    assert axis["axis"]["values"][-1] == foot
-    limit, rest = axis["axis"]["labelExpr"].removeprefix("datum.value < ").split(" ? ")
-    assert foot < float(limit) < min([tick for tick in axis["axis"]["values"] if tick > foot])
-    assert rest.startswith("'never' :")
-
-
-@pytest.mark.parametrize(
-    ("values", "top"),
-    [
-        ([8.8, 6], 10),
-        ([12.0], 20),
-        ([50, 3], 50),
-        ([51], 100),
-        ([100], 100),
-        ([0.003], 0.005),
-        ([0, None], 100),
-        ([], 100),
-    ],
-)
-def test_an_axis_may_end_at_the_next_round_number(values: list[float | None], top: float) -> None:
-    assert layers.nice_top(values) == top
-    low, high = layers.log_axis(values, "share", top=layers.nice_top(values)).to_dict()["scale"]["domain"]
-    assert high == top
-    assert low <= high / 5
-
-
 def test_a_gated_activation_says_so(measured: Measured) -> None:
     run = measured(activation="silu")
     sites = [site | {"is_gated": site["name"] != "model.1.mlp"} for site in run.config["sites"]]
     found = layers.layers_of(replace(run, config=run.config | {"sites": sites}))
     assert [layer.activation for layer in found] == ["gated silu", "silu", "gated silu"]
-
-
-def test_a_count_has_an_axis_of_its_own_size() -> None:
-    assert layers.log_axis([30, 7000], "neurons", top=10000).to_dict()["scale"]["domain"] == [20, 10000]

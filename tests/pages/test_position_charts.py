@@ -20,7 +20,7 @@ def marks(figure: Figure | None) -> list[str]:
 
 def test_few_layers_are_lines_and_many_a_heat_map(measured: Measured, data: Data) -> None:
     few = position_charts.density_by_position(measured("few", stacks={"": 12}), "x")
-    assert marks(few) == ["line", "circle"]
+    assert marks(few) == ["line", "point"]
     assert len(data(few)) == 12 * 6
     many = position_charts.density_by_position(measured("many", stacks={"": 13}), "x")
     assert marks(many) == ["rect"]

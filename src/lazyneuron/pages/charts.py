@@ -17,6 +17,7 @@ from lazyneuron.records.record import Record
 
 VEGALITE_VERSION = ".".join(alt.SCHEMA_VERSION.split(".")[:2])
 _PANEL = {"width": 330, "height": 270}
+_WIDE = 600
 Row = dict[str, Any]
 
 
@@ -123,6 +124,33 @@ def tooltips(*fields: str) -> list[alt.Tooltip]:
     ]
 
 
+def tooltip(field: str, title: str = "", form: str = "") -> alt.Tooltip:
+    """A line of a tooltip; a number if it has a format."""
+    kind: Any = "quantitative" if form else "nominal"
+    return alt.Tooltip(field, type=kind, title=title or field, format=form or alt.Undefined)
+
+
+def lines_with_ranges(
+    rows: list[Row],
+    x: alt.X,
+    y: alt.Y,
+    color: alt.Color,
+    tooltips: list[alt.Tooltip],
+    *,
+    shape: Any = alt.Undefined,
+    dash: Any = alt.Undefined,
+    detail: Sequence[str] = (),
+    size: int = 50,
+) -> list[alt.Chart]:
+    """Lines through points; where rows hold the `low` and `high` of their value over seeds, bars between these."""
+    base = alt.Chart(inline(rows)).encode(x=x, color=color, opacity=picked(), detail=list(detail))
+    lines = base.mark_line(strokeWidth=1.8, strokeJoin="round").encode(y=y, strokeDash=dash)
+    points = base.mark_point(size=size, filled=True).encode(y=y, shape=shape, tooltip=tooltips)
+    if "low" not in rows[0]:
+        return [lines, points]
+    return [lines, base.mark_rule(strokeWidth=1.6).encode(y=alt.Y("low:Q"), y2="high:Q"), points]
+
+
 def layered(layers: list[Any], title: str) -> alt.LayerChart:
     """One panel: its layers in one place, under a title if it has one."""
     return alt.LayerChart(layer=layers).properties(**_PANEL, **({"title": title} if title else {}))
@@ -159,12 +187,19 @@ def concat(
     return spec | {"usermeta": usermeta}
 
 
+def side_by_side(panels: list[Any], *, pick: str = "", legend_columns: int = 1) -> dict[str, Any]:
+    """The panels as `concat` joins them; one alone is drawn wider."""
+    if len(panels) == 1:
+        panels = [panels[0].properties(width=_WIDE)]
+    return concat(panels, pick=pick, legend_columns=legend_columns)
+
+
 def picked() -> dict[str, Any]:
     """The opacity of marks: those not selected in the legend fade."""
     return {"condition": {"param": "pick", "value": 1}, "value": 0.08}
 
 
-def shown(run: Run, with_label: bool = False) -> str:
+def run_title(run: Run, with_label: bool = False) -> str:
     """The run's name for people."""
     names = {"t5": "T5", "vit": "ViT"}
     return names.get(run.name, run.name) + (f" ({run.label})" if with_label else "")

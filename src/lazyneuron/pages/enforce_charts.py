@@ -8,8 +8,8 @@ from typing import Any
 
 import altair as alt
 
-from lazyneuron.pages.charts import Figure, Row, Run, concat, inline, layered, picked, rounded
-from lazyneuron.pages.layers import side_by_side
+from lazyneuron.pages.axes import free_log_axis, settings_axis
+from lazyneuron.pages.charts import Figure, Row, Run, concat, inline, layered, picked, rounded, side_by_side, tooltip
 from lazyneuron.pages.measure_tables import Table
 from lazyneuron.pages.tables import percent
 
@@ -34,7 +34,6 @@ _TITLES = {
 }
 _IN_PERCENT = ("kept", "natural", "accuracy", "agreement")
 _DECADE = 10
-_PLAIN = "format(datum.value, ',~g')"
 
 
 def is_enforced(run: Run) -> bool:
@@ -189,18 +188,14 @@ def _panel(rows: Sequence[Row], what: str, color: alt.Color, several: bool = Fal
     levels = [row for row in part if row["case"] == "before" or (row["case"] in _LEVELS and not several)]
     if what in ("agreement", "cosine"):
         levels = [row for row in levels if row["case"] != "before"]  # it is its own original
-    ticks = sorted({row["percent"] for row in curves} or {100})
-    axis = alt.Axis(values=ticks, format=".3~g", labelOverlap=True, grid=False)
-    x = alt.X("percent:Q", title="neurons kept (%)", scale=alt.Scale(type="log", nice=False, padding=8), axis=axis)
+    x = settings_axis("percent", "neurons kept (%)", {row["percent"] for row in curves} or {100}, ".3~g")
     values = [row[what] for row in part]
     is_log = what == "perplexity" and min(values) > 0 and max(values) / min(values) > _DECADE
-    scale = alt.Scale(type="log", nice=False, padding=8) if is_log else alt.Scale(zero=False, nice=True)
-    axis = alt.Axis(labelExpr=_PLAIN, labelOverlap=True, values=_ticks(values) if is_log else alt.Undefined)
-    y = alt.Y(f"{what}:Q", title=QUALITIES[what], scale=scale, axis=axis)
-    number = [alt.Tooltip(f"{what}:Q", title=QUALITIES[what], format=",.4~g")]
-    tooltip = [*([alt.Tooltip("model:N")] if several else []), alt.Tooltip("case:N"), *number]
-    at = [*tooltip, alt.Tooltip("percent:Q", title="neurons kept (%)", format=".4~g")]
-    at += [alt.Tooltip("kept:Q", title="measured (%)", format=".4~g")]
+    y = alt.Y(f"{what}:Q", title=QUALITIES[what], scale=alt.Scale(zero=False, nice=True))
+    if is_log:
+        y = free_log_axis(values, QUALITIES[what], what)
+    quality = [*([tooltip("model")] if several else []), tooltip("case"), tooltip(what, QUALITIES[what], ",.4~g")]
+    at = [*quality, tooltip("percent", "neurons kept (%)", ".4~g"), tooltip("kept", "measured (%)", ".4~g")]
     width = alt.condition("datum.case == 'fine-tuned'", alt.value(2.6), alt.value(1.2)) if several else alt.value(1.8)
     encoded = {"x": x, "y": y, "color": color, "opacity": picked()}
     lines = (
@@ -211,15 +206,8 @@ def _panel(rows: Sequence[Row], what: str, color: alt.Color, several: bool = Fal
     size = alt.condition("datum.is_asked", alt.value(110), alt.value(32))
     points = alt.Chart(inline(curves)).mark_circle(opacity=1).encode(**encoded, size=size, tooltip=at)
     rules = alt.Chart(inline(levels)).mark_rule(strokeDash=[6, 4], strokeWidth=1.8)
-    rules = rules.encode(y=y, color=color, opacity=picked(), tooltip=tooltip)
+    rules = rules.encode(y=y, color=color, opacity=picked(), tooltip=quality)
     return layered([lines, *([rules] if levels else []), points], "")
-
-
-def _ticks(values: Sequence[float]) -> list[float]:
-    """1, 2 and 5 times the powers of ten, or 1 and 3 times over more than two decades, around the values."""
-    low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
-    digits = (1, 2, 5) if high - low <= 3 else (1, 3)
-    return [float(f"{digit}e{power}") for power in range(low, high + 1) for digit in digits]
 
 
 def _said(what: str, value: float | None) -> str:

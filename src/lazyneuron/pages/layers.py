@@ -1,19 +1,16 @@
-"""Measured models by layer: records to one value per site, and the colours and axes that their charts share."""
+"""Measured models by layer: records to one value per site, and the colours that their charts share."""
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import altair as alt
 
-from lazyneuron.pages.charts import Row, Run, concat
+from lazyneuron.pages.charts import Row, Run
 from lazyneuron.records.record import Record
 
 NEARLY_ALL = 0.99
-PLAIN = "format(datum.value, '~g')"
-_WIDE = 600
 _STACKS = ["encoder", "decoder"]
 _NOT_RELU = ("leaky", "prelu", "rrelu")
 
@@ -108,41 +105,3 @@ def layer_color(layers: Sequence[Layer], legend: bool = True) -> alt.Color:
     columns = math.ceil(len(numbers) / 14) if len(numbers) > 14 else alt.Undefined
     shown = alt.Legend(title="layer", columns=columns, symbolLimit=0) if legend else None
     return alt.Color("layer:O", sort="ascending", scale=alt.Scale(domain=numbers), legend=shown)
-
-
-def side_by_side(panels: list[Any], *, pick: str = "", legend_columns: int = 1) -> dict[str, Any]:
-    """The panels as `concat` joins them; one alone is drawn wider."""
-    if len(panels) == 1:
-        panels = [panels[0].properties(width=_WIDE)]
-    return concat(panels, pick=pick, legend_columns=legend_columns)
-
-
-def row_axis(rows: list[Row], field: str, top: float = -0.5) -> alt.Y:
-    """Layers from top to bottom by `row`, each labelled with its number."""
-    numbers = dict(sorted((row["row"], row["layer"]) for row in rows))
-    labels = f"{list(numbers.values())}[indexof({list(numbers)}, datum.value)]"
-    scale = alt.Scale(domain=[max(numbers) + 0.5, top], nice=False, zero=False)
-    axis = alt.Axis(values=list(numbers), labelExpr=labels, grid=False, ticks=False, domain=False, titlePadding=14)
-    return alt.Y(f"{field}:Q", title="layer", scale=scale, axis=axis)
-
-
-def nice_top(values: Iterable[float | None]) -> float:
-    """The least of 1, 2 and 5 times a power of ten that no percentage exceeds: where an axis of them may end."""
-    largest = max((value for value in values if value), default=100.0)
-    power = math.floor(math.log10(largest))
-    return min(100.0, next(top for digit in (1, 2, 5, 10) if (top := float(f"{digit}e{power}")) >= largest))
-
-
-def log_axis(values: Iterable[float | None], title: str, zero: str = "0", top: float = 100) -> alt.Y:
-    """A logarithmic axis of `value` up to `top`; zeros, which have no place on it, stand at its foot under `zero`."""
-    found = [value for value in values if value is not None]
-    low = min([*(value for value in found if value > 0), top / 5])
-    digits = (1,) if low < top / 5000 else (5, 2, 1)
-    powers = range(math.ceil(math.log10(top)), math.floor(math.log10(low)) - 3, -1)
-    ticks = [tick for power in powers for digit in digits if (tick := float(f"{digit}e{power}")) <= top]
-    has_zeros = any(value == 0 for value in found)
-    foot = next(tick for tick in ticks if tick <= (low / 2 if has_zeros else low))
-    shown = f"datum.value < {1.01 * foot:.3g} ? '{zero}' : {PLAIN}" if has_zeros else PLAIN
-    axis = alt.Axis(values=[tick for tick in ticks if tick >= foot], labelExpr=shown, labelOverlap=True)
-    scale = alt.Scale(type="log", domain=[foot, top], clamp=True, nice=False)
-    return alt.Y("value:Q", title=title, scale=scale, axis=axis)

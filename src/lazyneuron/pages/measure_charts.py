@@ -2,22 +2,25 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import altair as alt
 
-from lazyneuron.pages.charts import Figure, Row, Run, grouped, inline, layered, picked, rounded, tooltips
-from lazyneuron.pages.layers import (
-    PLAIN,
-    Layer,
-    at_layer,
-    has_positive,
-    layer_color,
-    layers_of,
-    log_axis,
-    row_axis,
+from lazyneuron.pages.axes import PLAIN, layer_axis, log_axis, row_axis
+from lazyneuron.pages.charts import (
+    Figure,
+    Row,
+    Run,
+    grouped,
+    inline,
+    layered,
+    lines_with_ranges,
+    picked,
+    rounded,
     side_by_side,
+    tooltip,
+    tooltips,
 )
+from lazyneuron.pages.layers import Layer, at_layer, has_positive, layer_color, layers_of
 
 SHARES = {
     "density": "are not exactly zero",
@@ -86,17 +89,11 @@ def _by_layer(run: Run, name: str, series: dict[str, str], *, legend: str, title
     key, panels = alt.Legend(title=legend), []
     y = log_axis([row["value"] for row in rows], "share of neurons (%)")
     for stack, part in grouped(rows, "stack"):
-        base = alt.Chart(inline(part)).encode(
-            x=_layer_axis(),
-            y=y,
-            color=alt.Color("counted:N", scale=alt.Scale(domain=seen), legend=key),
-            opacity=picked(),
-        )
+        color = alt.Color("counted:N", scale=alt.Scale(domain=seen), legend=key)
         shape = alt.Shape("counted:N", scale=alt.Scale(domain=seen, range=_SHAPES[: len(seen)]), legend=key)
-        shown = [*tooltips(*_AT), _told("counted", legend), _told("value", "share (%)", ".4~g")]
+        shown = [*tooltips(*_AT), tooltip("counted", legend), tooltip("value", "share (%)", ".4~g")]
         size = 55 if len({row["layer"] for row in part}) <= 16 else 25
-        points = base.mark_point(size=size, filled=True).encode(shape=shape, tooltip=shown)
-        panels.append(layered([base.mark_line(strokeWidth=1.8), points], stack))
+        panels.append(layered(lines_with_ranges(part, layer_axis(), y, color, shown, shape=shape, size=size), stack))
     caption = f"{caption} {_zero_note(rows)}{_CLICK}"
     return Figure(name=name, title=title, caption=caption, spec=side_by_side(panels, pick="counted", legend_columns=1))
 
@@ -124,7 +121,7 @@ def firing_rate(run: Run, name: str) -> Figure | None:
             opacity=picked(),
             detail=["site:N"],
         )
-        shown = [*tooltips(*_AT), _told("never", "neurons never active")]
+        shown = [*tooltips(*_AT), tooltip("never", "neurons never active")]
         panels.append(layered([base.mark_line(strokeWidth=2, strokeJoin="round").encode(tooltip=shown)], stack))
     zeros = "Each neuron shown here was active for at least one token."
     if 0 in rates:
@@ -153,7 +150,7 @@ def active_per_token(run: Run, name: str) -> Figure | None:
     last = max(1e-3, *(value or 0 for row in rows for value in (*row["percent"], row["high"], row["median"])))
     scale, top = alt.Scale(type="sqrt", domain=[0, last], nice=False), -peak - 0.1
     axis = alt.Axis(values=_sqrt_ticks(last), labelExpr=PLAIN, labelOverlap="greedy", labelSeparation=4)
-    said = [_told(f"said_{key}", text) for key, (_, text) in _QUANTILES.items()]
+    said = [tooltip(f"said_{key}", text) for key, (_, text) in _QUANTILES.items()]
     panels = []
     for stack, part in grouped(rows, "stack"):
         base, y = alt.Chart(inline(part)).encode(tooltip=[*tooltips(*_AT), *said]), row_axis(part, "row", top)
@@ -226,28 +223,20 @@ def compared_by_depth(runs: Sequence[Run], name: str) -> Figure | None:
     models = [run.name for run in runs]
     stacks = [stack for stack in (_ONE_STACK, "encoder", "decoder") if any(row["stack"] == stack for row in rows)]
     kind = "N" if len(models) <= 5 else "O"
-    x = _layer_axis()
-    if is_relative:
-        axis = alt.Axis(values=[0, 25, 50, 75, 100], grid=False)
-        x = alt.X("depth:Q", title="depth (%, 0 is the first layer and 100 the last)", axis=axis)
     panels = []
     for what, part in grouped(rows, "what"):
         title, unit = PANELS[what]
         top = 10.0 ** math.ceil(math.log10(max(10, *(row["value"] for row in part)))) if what == "num_active" else 100
-        base = alt.Chart(inline(part)).encode(
-            x=x,
-            y=log_axis([row["value"] for row in part], unit, top=top),
-            color=alt.Color(f"model:{kind}", title="model", sort=None, scale=alt.Scale(domain=models)),
-            opacity=picked(),
-        )
+        y = log_axis([row["value"] for row in part], unit, top=top)
+        color = alt.Color(f"model:{kind}", title="model", sort=None, scale=alt.Scale(domain=models))
         legend = alt.Legend(title="stack") if len(stacks) > 1 else None
         dashes = alt.Scale(domain=stacks, range=[[5, 3] if stack == "decoder" else [1, 0] for stack in stacks])
         dash = alt.StrokeDash("stack:N", scale=dashes, legend=legend)
         shapes = alt.Scale(domain=stacks, range=_SHAPES[: len(stacks)])
         shape = alt.Shape("stack:N", scale=shapes, legend=legend)
-        shown = [_told("model"), *tooltips(*_AT), _told("value", unit, ".4~g")]
-        points = base.mark_point(size=32, filled=True).encode(shape=shape, tooltip=shown)
-        panels.append(layered([base.mark_line(strokeWidth=1.8).encode(strokeDash=dash), points], title))
+        shown = [tooltip("model"), *tooltips(*_AT), tooltip("value", unit, ".4~g")]
+        marks = lines_with_ranges(part, layer_axis(is_relative), y, color, shown, shape=shape, dash=dash, size=32)
+        panels.append(layered(marks, title))
     where = "relative depth, since the models have different numbers of layers" if is_relative else "layer"
     return Figure(
         name=name,
@@ -270,17 +259,7 @@ def _depth_rows(run: Run) -> list[Row]:
     return sorted(rows, key=lambda row: list(PANELS).index(row["what"]))
 
 
-def _layer_axis() -> alt.X:
-    return alt.X("layer:O", title="layer", axis=alt.Axis(labelAngle=0, grid=False, labelOverlap=True))
-
-
 def _zero_note(rows: list[Row]) -> str:
     return (
         "A zero, which a logarithmic axis lacks, is drawn at its foot. " if any(r["value"] == 0 for r in rows) else ""
     )
-
-
-def _told(field: str, title: str = "", form: str = "") -> Any:
-    """A line of a tooltip; a number if it has a format."""
-    kind: Any = "quantitative" if form else "nominal"
-    return alt.Tooltip(field, type=kind, title=title or field, format=form or alt.Undefined)

@@ -119,7 +119,7 @@ def _training_sections(runs: list[Run]) -> list[dict[str, Any]]:
         found["loss"] = training_charts.loss_and_accuracy(same, f"loss-{slug}")
         shown = [(run, tables.density_rows(run), tables.density_summary(run), tables.progress(run)) for run in same]
         present = {key: figure for key, figure in found.items() if figure}
-        title = charts.shown(same[0])
+        title = charts.run_title(same[0])
         sections.append({"slug": slug, "title": title, "figures": present, "runs": shown, "compare": compare})
     return sections
 

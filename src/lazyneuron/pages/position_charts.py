@@ -6,18 +6,22 @@ from itertools import pairwise
 
 import altair as alt
 
-from lazyneuron.pages.charts import Figure, Row, Run, concat, grouped, inline, layered, picked, rounded, tooltips
-from lazyneuron.pages.layers import (
-    PLAIN,
-    Layer,
-    at_layer,
-    layer_color,
-    layers_of,
-    log_axis,
-    nice_top,
-    row_axis,
+from lazyneuron.pages.axes import PLAIN, count_axis, log_axis, log_ticks, nice_top, row_axis
+from lazyneuron.pages.charts import (
+    Figure,
+    Row,
+    Run,
+    concat,
+    grouped,
+    inline,
+    layered,
+    lines_with_ranges,
+    rounded,
     side_by_side,
+    tooltip,
+    tooltips,
 )
+from lazyneuron.pages.layers import Layer, at_layer, layer_color, layers_of
 
 MAX_COLUMNS = 64
 MAX_LINES = 12
@@ -25,7 +29,7 @@ MAX_CELLS = 8000
 MAX_PREFIX = 8
 _TILES = 6
 _GAP_X, _GAP_Y = 0.12, 0.34
-_SHARE = alt.Tooltip("value:Q", title="density (%)", format=".4~g")
+_SHARE = tooltip("value", "density (%)", ".4~g")
 
 
 def density_by_position(run: Run, name: str) -> Figure | None:
@@ -42,20 +46,16 @@ def density_by_position(run: Run, name: str) -> Figure | None:
         return _over_the_image(run, name, layers)
     rows = [row for layer in layers for row in _columns(layer, is_text)]
     last = max(row["end"] for row in rows)
-    scale = alt.Scale(domain=[0, last], nice=False)
-    if is_text:
-        scale.type, scale.constant = "symlog", 1
-    ticks = [0, *(digit * 10**power for power in range(6) for digit in (1, 3))]
-    axis = alt.Axis(grid=False, format="d", labelOverlap=True)
-    axis.values = [tick for tick in ticks if tick < last] if is_text else alt.Undefined
-    x = alt.X("start:Q", title="position in the sequence", scale=scale, axis=axis)
+    title, x_scale = "position in the sequence", alt.Scale(domain=[0, last], nice=False)
+    x_axis = alt.Axis(grid=False, format="d", labelOverlap=True)
+    x = count_axis("start", title, last) if is_text else alt.X("start:Q", title=title, scale=x_scale, axis=x_axis)
     values = [row["value"] for row in rows]
     y = log_axis(values, "density (% of neurons active)", top=nice_top(values))
     stacks = grouped(rows, "stack")
     many, panels = max(1 + max(row["row"] for row in part) for _, part in stacks) > MAX_LINES, []
     for stack, part in stacks:
         base = alt.Chart(inline(part)).encode(x=x)
-        shown = [*tooltips("stack", "layer", "site"), alt.Tooltip("positions:N"), _SHARE]
+        shown = [*tooltips("stack", "layer", "site"), tooltip("positions"), _SHARE]
         if many:
             cells = base.encode(y=row_axis(part, "top"), y2="bottom:Q", color=_heat(values), tooltip=shown)
             cells = cells.transform_calculate(top="datum.row - 0.47", bottom="datum.row + 0.47")
@@ -63,9 +63,8 @@ def density_by_position(run: Run, name: str) -> Figure | None:
             height = 14 * (1 + max(row["row"] for row in part))
             panels.append(layered([cells], stack).properties(height=height))
         else:
-            base = base.encode(y=y, color=layer_color(layers), opacity=picked(), detail=["site:N"])
-            points = base.mark_circle(size=22).encode(tooltip=shown)
-            panels.append(layered([base.mark_line(strokeWidth=1.8), points], stack))
+            color, detail = layer_color(layers), ["site:N"]
+            panels.append(layered(lines_with_ranges(part, x, y, color, shown, detail=detail, size=22), stack))
     caption = "Share of active neurons at each place in the sequence, counted from 0, mean over sequences."
     if is_text:
         caption += " Positions are on a logarithmic axis."
@@ -131,7 +130,7 @@ def _over_the_image(run: Run, name: str, layers: list[Layer]) -> Figure:
         )  # fmt: skip
         x = alt.X("x0:Q", axis=None, scale=alt.Scale(domain=[0, wide], nice=False))
         y = alt.Y("y0:Q", axis=None, scale=alt.Scale(domain=[high, 0], nice=False))
-        place = [alt.Tooltip("line:Q", title="row of the image"), alt.Tooltip("column:Q", title="column")]
+        place = [tooltip("line", "row of the image", "d"), tooltip("column", form="d")]
         shown = [*tooltips("stack", "layer", "site"), *place, _SHARE]
         cells = cells.mark_rect(aria=False).encode(x=x, x2="x1:Q", y=y, y2="y1:Q", color=color, tooltip=shown)
         names = base.mark_text(style="note", align="left", baseline="bottom", dy=-3)
@@ -151,7 +150,6 @@ def _heat(values: Sequence[float | None]) -> alt.Color:
     """Densities as colours on a logarithmic scale; zero has the colour of the smallest other one."""
     found = sorted(value for value in values if value) or [1.0]
     low, high = found[0], max(found[-1], 1.01 * found[0])
-    nice = [float(f"{digit}e{power}") for power in range(-6, 3) for digit in (1, 2, 5)]
-    legend = alt.Legend(labelExpr=PLAIN, values=[tick for tick in nice if low <= tick <= high])
+    legend = alt.Legend(labelExpr=PLAIN, values=[tick for tick in log_ticks([low, high]) if low <= tick <= high])
     scale = alt.Scale(type="log", scheme="viridis", domain=[low, high], clamp=True, nice=False)
     return alt.Color("value:Q", title="density (%)", scale=scale, legend=legend)

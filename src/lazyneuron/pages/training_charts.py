@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import altair as alt
 
+from lazyneuron.pages.axes import layer_axis, log_axis, step_axis
 from lazyneuron.pages.charts import (
     Figure,
     Row,
@@ -14,10 +15,10 @@ from lazyneuron.pages.charts import (
     grouped,
     inline,
     layered,
-    picked,
+    lines_with_ranges,
     rounded,
+    run_title,
     seed_field,
-    shown,
     tooltips,
 )
 from lazyneuron.records.record import Record
@@ -60,15 +61,12 @@ def density_over_training(
     by_seed = " A line for each layer and seed." if seed_field(rows) else ""
     panels = []
     for stack, part in grouped(rows, "stack"):
-        base = alt.Chart(inline(part)).encode(x=x, y=y, color=color, opacity=picked(), detail=["seed:N", "site:N"])
-        lines = base.mark_line(strokeWidth=1.8, strokeJoin="round")
-        points = base.mark_circle(size=26).encode(
-            tooltip=tooltips("stack", "layer", "site", "step", "percent", *seed_field(rows))
-        )
-        panels.append(layered([_half(), *(_level(*level) for level in levels), lines, points], stack))
+        shown = tooltips("stack", "layer", "site", "step", "percent", *seed_field(rows))
+        marks = lines_with_ranges(part, x, y, color, shown, detail=["seed:N", "site:N"], size=26)
+        panels.append(layered([_half(), *(_level(*level) for level in levels), *marks], stack))
     return Figure(
         name=name,
-        title=f"Density of each layer while training: {shown(run, with_label=compare)}",
+        title=f"Density of each layer while training: {run_title(run, with_label=compare)}",
         caption=f"Share of active neurons per MLP layer at each step, on {SPLITS[split]}. Both axes are logarithmic; "
         f"step 0 is the untrained model.{by_seed} Click a layer in the legend to single it out, "
         "beside the panels to see all.",
@@ -93,12 +91,12 @@ def mean_density(runs: Sequence[Run], name: str) -> Figure | None:
     x, y = step_axis(_last(rows)), _percent_axis(rows, "mean density (% of neurons active)")
     panels = []
     for stack, part in grouped(rows, "stack"):
-        base = alt.Chart(inline(part)).encode(x=x, y=y, color=color, opacity=picked(), detail=["seed:N"])
-        points = base.mark_circle(size=30).encode(tooltip=tooltips("run", "step", "percent", *seed_field(rows)))
-        panels.append(layered([_half(), base.mark_line(strokeWidth=2), points], stack))
+        shown = tooltips("run", "step", "percent", *seed_field(rows))
+        marks = lines_with_ranges(part, x, y, color, shown, detail=["seed:N"], size=30)
+        panels.append(layered([_half(), *marks], stack))
     return Figure(
         name=name,
-        title=f"Mean density while training, compared: {shown(runs[0])}",
+        title=f"Mean density while training, compared: {run_title(runs[0])}",
         caption="Mean over the layers of the share of active neurons, on training data, one line per result folder"
         f"{' and seed' if seed_field(rows) else ''}. "
         "Click a folder in the legend to single it out, beside the panels to see all.",
@@ -111,22 +109,17 @@ def density_by_layer(runs: Sequence[Run], name: str) -> Figure | None:
     rows = [_density_row(run, record) for run in runs for record in at_the_end(run.pick("density"))]
     if not rows:
         return None
-    seen = [shown for shown in SPLITS.values() if any(row["data"] == shown for row in rows)]
+    seen = [text for text in SPLITS.values() if any(row["data"] == text for row in rows)]
     panels = []
     for label, of_run in grouped(rows, "run"):
         for stack, part in grouped(of_run, "stack"):
-            base = alt.Chart(inline(part)).encode(
-                x=alt.X("layer:O", title="layer", axis=alt.Axis(labelAngle=0, grid=False)),
-                y=_percent_axis(rows),
-                color=alt.Color("data:N", title="measured on", scale=alt.Scale(domain=seen)),
-                opacity=picked(),
-                detail=["seed:N"],
-            )
+            color = alt.Color("data:N", title="measured on", scale=alt.Scale(domain=seen))
             shape = alt.Shape("data:N", title="measured on", scale=alt.Scale(domain=seen, range=["circle", "diamond"]))
-            tooltip = tooltips("stack", "layer", "site", "data", "step", "percent", "num_tokens", *seed_field(rows))
-            points = base.mark_point(size=70, filled=True).encode(shape=shape, tooltip=tooltip)
+            shown = tooltips("stack", "layer", "site", "data", "step", "percent", "num_tokens", *seed_field(rows))
+            y = _percent_axis(rows)
+            marks = lines_with_ranges(part, layer_axis(), y, color, shown, shape=shape, detail=["seed:N"], size=70)
             title = " · ".join(filter(None, [label if len(runs) > 1 else "", stack]))
-            panels.append(layered([_half(), base.mark_line(strokeWidth=1.8), points], title))
+            panels.append(layered([_half(), *marks], title))
     by_seed = ", a line for each seed" if seed_field(rows) else ""
     on_which = told = ""
     if len({row["data"] for row in rows}) > 1:
@@ -134,7 +127,7 @@ def density_by_layer(runs: Sequence[Run], name: str) -> Figure | None:
         told = " The paper's Figure 2b finds that the two lie close together."
     return Figure(
         name=name,
-        title=f"Density by layer at the end of training: {shown(runs[0])}",
+        title=f"Density by layer at the end of training: {run_title(runs[0])}",
         caption=f"Share of active neurons per layer at the last measured step{on_which}{by_seed}.{told}",
         spec=concat(panels, pick="data"),
     )
@@ -145,7 +138,7 @@ def loss_and_accuracy(runs: Sequence[Run], name: str) -> Figure | None:
     units = {"loss": "loss (nats)", "accuracy": "accuracy (%)"}
     panels, compare = [], len(runs) > 1
     rows = {what: [row for run in runs for row in _curve_rows(run, what)] for what in units}
-    seen = [shown for shown in SPLITS.values() if any(row["data"] == shown for part in rows.values() for row in part)]
+    seen = [text for text in SPLITS.values() if any(row["data"] == text for part in rows.values() for row in part)]
     data = alt.Scale(domain=seen)
     dashes = alt.Scale(domain=seen, range=[[1, 0], [5, 3], [2, 2]][: len(seen)])
     legend = alt.Legend(symbolType="stroke", symbolSize=300)
@@ -153,22 +146,16 @@ def loss_and_accuracy(runs: Sequence[Run], name: str) -> Figure | None:
     for what, part in rows.items():
         if not part:
             continue
-        base = alt.Chart(inline(part)).encode(
-            x=step_axis(_last(part)),
-            y=alt.Y("value:Q", title=units[what], scale=alt.Scale(zero=False, nice=True)),
-            color=by_run if compare else alt.Color("data:N", title="measured on", scale=data, legend=legend),
-            strokeDash=alt.StrokeDash("data:N", title="measured on", scale=dashes, legend=legend),
-            opacity=picked(),
-            detail=["seed:N"],
-        )
-        tooltip = tooltips(*(["run"] if compare else []), "data", "step", "value", *seed_field(part))
-        points = base.mark_circle(size=22).encode(tooltip=tooltip, strokeDash=alt.Undefined)
-        panels.append(layered([base.mark_line(strokeWidth=1.8), points], what))
+        x, y = step_axis(_last(part)), alt.Y("value:Q", title=units[what], scale=alt.Scale(zero=False, nice=True))
+        color = by_run if compare else alt.Color("data:N", title="measured on", scale=data, legend=legend)
+        dash = alt.StrokeDash("data:N", title="measured on", scale=dashes, legend=legend)
+        shown = tooltips(*(["run"] if compare else []), "data", "step", "value", *seed_field(part))
+        panels.append(layered(lines_with_ranges(part, x, y, color, shown, dash=dash, detail=["seed:N"], size=22), what))
     if not panels:
         return None
     return Figure(
         name=name,
-        title=f"Loss and accuracy while training: {shown(runs[0])}",
+        title=f"Loss and accuracy while training: {run_title(runs[0])}",
         caption="Loss and, where it was measured, accuracy of the prediction at each step (logarithmic from step 1)."
         f" A line with more than {MAX_POINTS_PER_LINE} records is thinned to that many.",
         spec=concat(panels, pick="run" if compare else "data"),
@@ -201,23 +188,8 @@ def _last(rows: list[Row]) -> int:
     return max(1, *(row["step"] for row in rows), 1)
 
 
-def step_axis(last: int) -> alt.X:
-    """Steps from 0 to `last`, logarithmic from 1 on."""
-    ticks = [0, *(10**power for power in range(len(str(last))))]
-    axis = alt.Axis(values=ticks, labelExpr="format(datum.value, '~s')", grid=False)
-    scale = alt.Scale(type="symlog", constant=1, domain=[0, last], nice=False)
-    return alt.X("step:Q", title="training step", scale=scale, axis=axis)
-
-
 def _percent_axis(rows: list[Row], title: str = "density (% of neurons active)") -> alt.Y:
-    """A logarithmic axis up to 100 %; zeros, which have no place on it, are drawn at its foot."""
-    positive = [row["percent"] for row in rows if row["percent"]]
-    low = min([*positive, 20.0])
-    ticks = [digit * 10.0**power for power in range(2, -9, -1) for digit in (5, 2, 1) if digit * 10.0**power <= 100]
-    foot = max(tick for tick in [*ticks, 0.0] if tick < low or tick == 0.0) or low
-    shown = [float(f"{tick:.1g}") for tick in ticks if tick >= foot]
-    scale = alt.Scale(type="log", domain=[foot, 100], clamp=True, nice=False)
-    return alt.Y("percent:Q", title=title, scale=scale, axis=alt.Axis(values=shown, format="~g", labelOverlap=True))
+    return log_axis([row["percent"] for row in rows], title, field="percent")
 
 
 def _half() -> alt.LayerChart:

@@ -2,8 +2,8 @@
 
 import altair as alt
 
+from lazyneuron.pages.axes import log_axis
 from lazyneuron.pages.charts import Figure, Row, Run, concat, grouped, inline, layered, picked, rounded
-from lazyneuron.pages.layers import log_axis
 from lazyneuron.paper.pages.experiment import Spread, over_seeds, spread
 from lazyneuron.paper.pages.sweep_charts import told
 

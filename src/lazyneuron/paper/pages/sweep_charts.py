@@ -8,9 +8,9 @@ from typing import Any
 
 import altair as alt
 
+from lazyneuron.pages.axes import log_axis, step_axis
 from lazyneuron.pages.charts import Figure, Row, concat, grouped, inline, layered, picked, rounded
-from lazyneuron.pages.layers import log_axis
-from lazyneuron.pages.training_charts import SPLITS, step_axis
+from lazyneuron.pages.training_charts import SPLITS
 from lazyneuron.paper.pages.experiment import (
     Experiment,
     Member,
