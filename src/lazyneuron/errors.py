@@ -9,6 +9,7 @@ _EXTRA_OF = {
     "altair": "cli",
     "datasets": "hub",
     "gguf": "gguf",
+    "huggingface_hub": "cli",
     "jinja2": "cli",
     "jsonargparse": "cli",
     "lightning": "lightning",

@@ -309,7 +309,9 @@ def test_without_lightning_the_user_is_told(tmp_path: Path, monkeypatch: pytest.
     for name in ("lightning.pytorch", "pytorch_lightning"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r"^Lightning is not installed: pip install lightning$"):
+    with pytest.raises(
+        UsageError, match=r"^lightning_callback needs lightning: pip install 'lazyneuron\[lightning\]'$"
+    ):
         lightning_callback(tmp_path)
     code = (
         "import sys, lazyneuron.measure.callbacks; "

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lazyneuron.errors import UsageError
+from lazyneuron.errors import UsageError, explained_imports
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Checkpoint:
         return found | ({"gguf_file": self.gguf_file} if self.gguf_file else {})
 
 
+@explained_imports("loading a checkpoint")
 def load_model(checkpoint: Checkpoint, dtype: torch.dtype | None) -> tuple[nn.Module, list[str]]:
     """A checkpoint's model and notes for the user; UsageError if any of its weights is missing.
 
@@ -132,6 +133,7 @@ def _load_processor(checkpoint: Checkpoint, auto: Any, what: str, where: dict[st
         return None, [f"{checkpoint.name} has no {what}{why}"]
 
 
+@explained_imports("loading a checkpoint")
 def reaches_hub(repository: str, file: str, repo_type: str | None = None) -> bool:
     """Whether the hub can be reached, asked once without retries; UsageError if it refuses `repository`.
 

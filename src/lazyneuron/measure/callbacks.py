@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from lazyneuron.errors import StoppedError, UsageError
+from lazyneuron.errors import StoppedError, UsageError, explained_imports
 from lazyneuron.maps.attach import eager
 from lazyneuron.measure.monitor import Monitor
 from lazyneuron.measure.trackers import PACKAGES
@@ -105,6 +105,7 @@ class _Follower:
 
 
 @functools.cache
+@explained_imports("trainer_callback")
 def _trainer_callback_class() -> type[Any]:
     from transformers import TrainerCallback
 
@@ -163,7 +164,7 @@ def _lightning_callback_class() -> type[Any]:
     if not names:
         names = [name for name in _LIGHTNINGS if importlib.util.find_spec(name.partition(".")[0])][:1]
     if not names:
-        raise UsageError("Lightning is not installed: pip install lightning")
+        raise UsageError("lightning_callback needs lightning: pip install 'lazyneuron[lightning]'")
     return _lightning_callback_class_of(tuple(names))
 
 

@@ -36,6 +36,8 @@ class Trackers:
                 )
             if not any(importlib.util.find_spec(package) for package in PACKAGES[name]):
                 raise UsageError(f"tracker {name} is not installed: pip install {name}")
+            if importlib.util.find_spec("accelerate") is None:
+                raise UsageError(f"tracker {name} needs accelerate: pip install accelerate")
 
     def log(self, values: dict[str, float], step: int) -> None:
         """Send numbers by name to every tracker; on rank 0 only."""
