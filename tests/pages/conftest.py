@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lazyneuron.pages.charts import Figure, Run
-from lazyneuron.paper.pages.experiment import Experiment, experiments, runs_of
+from lazyneuron.paper.results import Results, results_of, runs_of
 from lazyneuron.records.folder import RunFolder
 from lazyneuron.records.record import Record
 from tests.pages.reproduced import SOURCE, training_records, write_folder
@@ -129,11 +129,11 @@ def make_monitored() -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def checked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Experiment]:
+def checked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Results]:
     """All experiments of one result folder with two seeds, by name."""
     top = RunFolder(write_folder(tmp_path_factory.mktemp("checked") / "small", seeds=(0, 1)))
-    found = experiments(top.recipes(), runs_of("small", top), top.verdicts())
-    return {experiment.name: experiment for experiment in found}
+    found = results_of(top.recipes(), runs_of("small", top), top.verdicts())
+    return {results.name: results for results in found}
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from lazyneuron.pages import write_report
 from lazyneuron.pages.charts import Run
 from lazyneuron.pages.enforce_charts import (
     compared_table,
@@ -18,6 +17,7 @@ from lazyneuron.pages.enforce_charts import (
     is_enforced,
     quality_against_density,
 )
+from lazyneuron.paper.page import write_report
 from lazyneuron.records.folder import RunFolder
 from lazyneuron.records.record import Record
 from tests.pages.conftest import SOURCE

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lazyneuron.pages import write_report
+from lazyneuron.paper.page import write_report
 from lazyneuron.records.folder import RunFolder
 
 Make = Callable[..., Path]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from lazyneuron.errors import UsageError
-from lazyneuron.pages import write_report
+from lazyneuron.paper.page import write_report
 from lazyneuron.records.folder import RunFolder
 from lazyneuron.records.record import Record
 

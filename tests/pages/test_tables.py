@@ -6,7 +6,7 @@ import pytest
 
 from lazyneuron.pages import tables
 from lazyneuron.pages.charts import Run
-from lazyneuron.records.record import Record, Verdict
+from lazyneuron.records.record import Verdict
 
 
 def verdict(**changes: object) -> Verdict:
@@ -45,16 +45,6 @@ def test_an_interrupted_run_says_so(runs: dict[str, Run]) -> None:
     assert tables.progress(runs["t5"]) is None
     cut = replace(runs["t5"], records=[r for r in runs["t5"].records if (r.step or 0) <= 64])
     assert tables.progress(cut) == "This run is not finished: its last record is of step 64 of 2,048."
-
-
-def test_theorem_rows_give_z_and_the_distance_from_the_closed_form(runs: dict[str, Run]) -> None:
-    rows = tables.theorem_rows(runs["theorem31"])
-    assert len(rows) == 18
-    assert {round(row["z"], 6) for row in rows} == {45.0}
-    assert {round(row["off"], 6) for row in rows if row["off"] is not None} == {-0.45}
-    alone = Record(what="gradient", value=1.0, unit="1", recipe="theorem31", seed=0, case="x")
-    (row,) = tables.theorem_rows(replace(runs["theorem31"], records=[alone]))
-    assert (row["z"], row["closed_form"], row["off"]) == (None, None, None)
 
 
 def test_claims_stand_together_with_a_cell_per_folder() -> None:

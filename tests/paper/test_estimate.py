@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from lazyneuron.paper.estimate import costs, in_words
-from lazyneuron.paper.recipes import RECIPES, find_recipes
-from lazyneuron.paper.recipes.base import t5, vit
+from lazyneuron.paper.registry import EXPERIMENTS, find_recipes
+from lazyneuron.paper.trainings import t5, vit
 
 
 @pytest.mark.parametrize("base", [t5("quick"), vit("laptop")])
@@ -25,7 +25,7 @@ def test_wider_costs_more():
 
 @pytest.mark.parametrize("scale", ["smoke", "quick", "laptop"])
 def test_every_run_has_a_cost(scale):
-    runs = {run.name: run for recipe in find_recipes(RECIPES, scale) for run in recipe.runs}
+    runs = {run.name: run for recipe in find_recipes(EXPERIMENTS, scale) for run in recipe.runs}
     found = costs(runs.values())
     assert found.keys() == runs.keys()
     assert all(0 < seconds < 10**5 for seconds in found.values())

@@ -2,16 +2,17 @@
 
 from lazyneuron.paper.jobs import with_options
 from lazyneuron.paper.options import Options
-from lazyneuron.paper.recipes import RECIPES, find_recipes
-from lazyneuron.paper.runs import ImageTask, T5Task, Theory, Training, needs
+from lazyneuron.paper.registry import EXPERIMENTS, find_recipes
+from lazyneuron.paper.runs import ImageTask, T5Task, Training
+from lazyneuron.paper.theorem31.run import Theory
 
 
 def test_text_images_and_steps_replace_the_recipes_own():
     options = Options(scale="smoke", text="book.txt", images="fashion-mnist", steps=7)
-    for recipe in find_recipes(RECIPES, "smoke"):
+    for recipe in find_recipes(EXPERIMENTS, "smoke"):
         for run in recipe.runs:
             changed = with_options(run, options)
-            trainings = changed.networks if isinstance(changed, Theory) else (*needs(changed), changed)
+            trainings = changed.networks if isinstance(changed, Theory) else (*changed.needs, changed)
             for training in trainings:
                 if isinstance(training, Training):
                     task = training.task

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from lazyneuron.paper.recipes import RECIPES, find_recipes
-from lazyneuron.paper.recipes.base import t5, vit
+from lazyneuron.paper.registry import EXPERIMENTS, find_recipes
 from lazyneuron.paper.runs import T5Task, Training
 from lazyneuron.paper.task import forward, task_model
+from lazyneuron.paper.trainings import t5, vit
 from lazyneuron.training.loop import make_optimizer
 
 PARAMETERS_IN_MILLIONS = {
@@ -30,7 +30,7 @@ PARAMETERS_IN_MILLIONS = {
 
 
 def trainings():
-    found = {run.name: run for recipe in find_recipes(RECIPES, "paper") for run in recipe.runs}
+    found = {run.name: run for recipe in find_recipes(EXPERIMENTS, "paper") for run in recipe.runs}
     return {name: run for name, run in found.items() if isinstance(run, Training)}
 
 

@@ -15,11 +15,11 @@ import pytest
 from rich.console import Console
 
 from lazyneuron.errors import LazyneuronError, StoppedError, UsageError
+from lazyneuron.paper.firing.run import Firing
 from lazyneuron.paper.jobs import Job, jobs_of, next_job, with_options
 from lazyneuron.paper.options import Options
-from lazyneuron.paper.recipes import RECIPES, find_recipes
+from lazyneuron.paper.registry import EXPERIMENTS, find_recipes
 from lazyneuron.paper.run import _run_all, _work, cache_folder, execute, judge, reproduce
-from lazyneuron.paper.runs import Firing
 from lazyneuron.records.folder import RunFolder
 
 
@@ -77,7 +77,7 @@ def test_only_claims_whose_runs_are_there_are_judged(small_vit, tmp_path):
     assert (start.seeds, len(start.values), start.recipe) == ([0, 1], 2, "fig2a")
     assert start.low <= start.value <= start.high
     assert parent.verdicts() == verdicts
-    assert [recipe["name"] for recipe in parent.recipes()] == list(RECIPES)
+    assert [recipe["name"] for recipe in parent.recipes()] == list(EXPERIMENTS)
 
 
 def test_what_is_done_is_judged_when_the_others_are_stopped(small_vit, tmp_path, monkeypatch):
@@ -92,7 +92,7 @@ def test_what_is_done_is_judged_when_the_others_are_stopped(small_vit, tmp_path,
 
 
 def test_jobs_are_each_run_once_per_seed_after_what_they_need_and_timing_last():
-    jobs = jobs_of(find_recipes(RECIPES, "smoke"), Options(scale="smoke", seeds=(0, 1)))
+    jobs = jobs_of(find_recipes(EXPERIMENTS, "smoke"), Options(scale="smoke", seeds=(0, 1)))
     names = [job.name for job in jobs]
     assert len(set(names)) == len(names)
     assert names[:4] == ["t5-seed0", "t5-seed1", "t5-long-seed0", "t5-long-seed1"]

@@ -8,8 +8,9 @@ import pytest
 from lazyneuron.data.images import Augmentation
 from lazyneuron.enforce.selection import TopK
 from lazyneuron.errors import UsageError
-from lazyneuron.paper.recipes.base import t5, vit
-from lazyneuron.paper.runs import Firing, ImageTask, T5Task, needs, probe_steps, run_config
+from lazyneuron.paper.firing.run import Firing
+from lazyneuron.paper.runs import ImageTask, T5Task, probe_steps, run_config
+from lazyneuron.paper.trainings import t5, vit
 
 SMALL = Augmentation(canvas=9)
 
@@ -63,7 +64,7 @@ def test_wrong_image_tasks_are_named(wrong, message):
 
 def test_a_study_needs_its_trainings_and_names_them_in_its_config():
     study = Firing(name="firing", of=(t5("smoke"), vit("smoke")))
-    assert [run.name for run in needs(study)] == ["t5", "vit"]
-    assert needs(t5("smoke")) == ()
+    assert [run.name for run in study.needs] == ["t5", "vit"]
+    assert t5("smoke").needs == ()
     config = run_config(study, 1)
     assert (config["kind"], config["name"], config["of"]) == ("firing", "firing", ["t5", "vit"])

@@ -20,7 +20,7 @@ class Report(Command):
     out: Annotated[Path | None, "the page (default: RUN/report.html, or comparison.html)"] = None
 
     def run(self) -> None:
-        from lazyneuron.pages import write_report
+        from lazyneuron.paper.page import write_report
 
         folders = [Path(run) for run in self.runs]
         default = folders[0] / "report.html" if len(folders) == 1 else Path("comparison.html")

@@ -1,10 +1,12 @@
 """`lazyneuron reproduce`: its options, and what it prints."""
 
 from dataclasses import dataclass
+from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
 from lazyneuron.cli.command import Command, output
 from lazyneuron.paper.options import Options
+from lazyneuron.paper.registry import table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,20 +24,7 @@ class Reproduce(Options, Command):
     Without arguments: a T5, a ViT and the theorem at scale quick, about ten minutes on two CPU cores.
 
     recipes (in the order of the paper; what each costs is printed before it starts):
-      fig1              T5: density by layer and step, and twice the steps
-      fig2a, fig2b      T5's encoder and decoder, ViT: density by layer; on training and on evaluation data
-      fig2c             all data against a tenth of the images and half of the classes
-      fig2d-f           three sizes of T5 and of ViT
-      fig3              how often each neuron fires, over 400,000 tokens
-      theorem31         the sign and size of the first gradient on active neurons
-      fig4a, fig4bc     deeper; wider: fraction and number of active neurons
-      fig5a, fig5b, fig5c   random labels, random images, infinite random data
-      topk-accuracy     T5 and ViT that keep k neurons per token, over k
-      latency           decoding one token at a time, dense and Top-k exploited, over sizes and k
-      table1            ViT against Top-k ViT: label noise, input noise, calibration
-      mixer, mlp, optimizers, activation    other models, optimizers; GELU against ReLU
-      statistical-topk  about k of Gaussian input and of real maps, in linear time
-      corruptions       all 15 corruptions of ImageNet-C
+    EXPERIMENTS
 
     scales:
       smoke   seconds each: does it run?
@@ -60,7 +49,7 @@ class Reproduce(Options, Command):
         return super().config() | {"command": self.command}
 
     def run(self) -> None:
-        from lazyneuron.pages import write_report
+        from lazyneuron.paper.page import write_report
         from lazyneuron.paper.run import is_first_process, reproduce
 
         console = output(is_quiet=not is_first_process())
@@ -73,6 +62,9 @@ class Reproduce(Options, Command):
         console.print(f"page: {page}", highlight=False, soft_wrap=True)
         if outcome.failures:
             raise outcome.failures[0]
+
+
+Reproduce.__doc__ = (Reproduce.__doc__ or "").replace("    EXPERIMENTS", indent(table(), "    "))
 
 
 def _print_verdicts(verdicts: "Sequence[Verdict]", console: "Console") -> None:

@@ -5,7 +5,7 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,80 +26,88 @@ from lazyneuron.pages import (
 from lazyneuron.pages.charts import Figure, Run
 from lazyneuron.pages.enforce_charts import is_enforced
 from lazyneuron.pages.layers import is_dense, is_measured, layers_of
+from lazyneuron.pages.section import Section
 from lazyneuron.pages.slugs import slugs
-from lazyneuron.paper.pages import sections
-from lazyneuron.paper.pages.experiment import Experiment, experiments, is_checked, runs_of
-from lazyneuron.paper.pages.markdown import write_markdown
 from lazyneuron.records.folder import RunFolder
 from lazyneuron.records.record import Verdict
 
 HERE = Path(__file__).parent
 
 
-def write_report(folders: Sequence[Path], out: Path) -> Path:
-    """Write the page for these result folders to `out` and its charts to `charts/` beside it; return `out`.
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """What was checked in result folders: their runs by the folder's label, and the sections that show them."""
 
-    Reads records, verdicts and configs only. Several folders are compared, each under its name. Where `out` ends in
-    ".md" the page is in Markdown, of one folder of `lazyneuron reproduce`.
+    runs: dict[str, list[Run]] = field(default_factory=dict)
+    sections: list[Section] = field(default_factory=list)
+    not_begun: list[str] = field(default_factory=list)
+
+
+def write_report(folders: Sequence[Path], out: Path) -> Path:
+    """Write the page of folders with measured, converted or trained models to `out`; return `out`.
+
+    Its charts are written to `charts/` beside it. Several folders are compared, each under its name.
     """
+    return write_page(labelled(folders), out, Checked())
+
+
+def labelled(folders: Sequence[Path]) -> dict[str, RunFolder]:
+    """The result folders by a short name: the folder's own, with its parents' where two are the same."""
     if not folders:
         raise UsageError("no result folder to report on: give at least one")
-    if out.suffix not in (".html", ".htm", ".md"):
+    paths = [path.resolve() for path in folders]
+    for depth in range(1, max(len(path.parts) for path in paths) + 1):
+        labels = ["/".join(path.parts[-depth:]) for path in paths]
+        if len(set(labels)) == len(labels):
+            return {label: RunFolder(path) for label, path in zip(labels, folders, strict=True)}
+    raise UsageError(f"{folders[0]} or another result folder is given twice: give each once")
+
+
+def write_page(tops: dict[str, RunFolder], out: Path, checked: Checked) -> Path:
+    """Write the page of result folders by label to `out` and its charts beside it, from records, verdicts and configs.
+
+    The runs of a folder that is not among those `checked` are shown as they are.
+    """
+    if out.suffix not in (".html", ".htm"):
         raise UsageError(f"a page is HTML or Markdown: give --out a name that ends in .html or .md; got {out}")
-    if out.suffix == ".md":
-        if len(folders) > 1:
-            raise UsageError("a page in Markdown is of one result folder: give one, or --out PAGE.html")
-        return write_markdown(folders[0], out)
-    runs, verdicts, commands = [], {}, {}
-    checked: dict[str, list[Experiment]] = {}
-    scales = []
-    for label, path in zip(_labels(folders), folders, strict=True):
-        top = RunFolder(path)
+    runs: list[Run] = []
+    for label, top in tops.items():
         if top.config.get("name") == "advise":
-            raise UsageError(f"{path} is of lazyneuron advise, which prints what it found: it has no page")
-        verdicts[label] = top.verdicts()
-        commands[label] = top.config.get("command")
-        found = runs_of(label, top)
-        if is_checked(top):
-            checked[label] = experiments(top.recipes(), found, verdicts[label])
-            scales.append(top.config.get("scale"))
-        runs += found
-    models = _with_model_names([run for run in runs if is_measured(run) and run.label not in checked])
+            raise UsageError(f"{top.path} is of lazyneuron advise, which prints what it found: it has no page")
+        runs += checked.runs.get(label) or _runs_of(label, top)
+    verdicts = {label: top.verdicts() for label, top in tops.items()}
+    models = _with_model_names([run for run in runs if is_measured(run) and run.label not in checked.runs])
     converted = _with_model_names([run for run in runs if is_enforced(run)])
-    others = [run for run in runs if run.label in checked or not (is_measured(run) or is_enforced(run))]
-    claimed = {label: found for label, found in verdicts.items() if found}
-    claimed |= {label: verdicts[label] for label in checked}
-    trained = _training_sections([run for run in others if run.label not in checked])
+    others = [run for run in runs if run.label in checked.runs or not (is_measured(run) or is_enforced(run))]
+    claimed = {label: found for label, found in verdicts.items() if found or label in checked.runs}
+    own_trainings = [run for run in others if run.label not in checked.runs]
+    trained = _training_sections(own_trainings)
     measured, sparse = _measured_sections(models), _enforced_sections(converted)
-    tested = sections.sections(checked, slugs)
     figures = [figure for section in [*measured, *sparse, *trained] for figure in section["figures"].values()]
-    figures += [figure for section in tested for part in section.parts for figure in part.all_figures]
+    figures += [figure for section in checked.sections for figure in section.all_figures]
     out.parent.mkdir(parents=True, exist_ok=True)
     chart_folder = out.parent / "charts"
     chart_folder.mkdir(exist_ok=True)
     for figure in figures:
         charts.save(figure, chart_folder)
-    shown = {"labels": list(verdicts), "commands": commands, "models": models, "measured": measured}
-    shown |= {"converted": converted, "enforced": sparse}
-    shown["names_of_trained"] = _listed(list(dict.fromkeys(run.label for run in others if run.label not in checked)))
+    shown = {"labels": list(tops), "commands": {label: top.config.get("command") for label, top in tops.items()}}
+    shown |= {"models": models, "measured": measured, "converted": converted, "enforced": sparse}
+    shown["names_of_trained"] = _listed(list(dict.fromkeys(run.label for run in own_trainings)))
     shown["names_of_models"] = _listed([run.name for run in models])
     shown["names_of_converted"] = _listed([run.name for run in converted])
     shown["folders_of_models"] = _folders([*models, *converted])
-    shown |= {"sections": trained, "experiments": tested, "experiments_of": list(checked), "checks": bool(claimed)}
-    shown["not_begun"] = sections.not_begun(checked)
-    shown["scales"] = [scale for scale in dict.fromkeys(scales) if scale and scale != "paper"]
+    shown |= {"sections": trained, "experiments": checked.sections, "experiments_of": list(checked.runs)}
+    shown |= {"checks": bool(claimed), "not_begun": checked.not_begun}
+    scales = dict.fromkeys(tops[label].config.get("scale") for label in checked.runs)
+    shown["scales"] = [scale for scale in scales if scale and scale != "paper"]
     out.write_text(_html(shown, claimed, [*models, *converted, *others], figures), encoding="utf-8")
     return out
 
 
-def _labels(folders: Sequence[Path]) -> list[str]:
-    """A short name for each folder: its own, with its parents' where two are the same."""
-    paths = [path.resolve() for path in folders]
-    for depth in range(1, max(len(path.parts) for path in paths) + 1):
-        labels = ["/".join(path.parts[-depth:]) for path in paths]
-        if len(set(labels)) == len(labels):
-            return labels
-    raise UsageError(f"{folders[0]} or another result folder is given twice: give each once")
+def _runs_of(label: str, top: RunFolder) -> list[Run]:
+    """The runs of a result folder, or its own records where it has no members."""
+    pairs = [(member, member.path.name) for member in top.members()] or [(top, str(top.config.get("name", label)))]
+    return [Run(label=label, name=name, config=folder.config, records=folder.records()) for folder, name in pairs]
 
 
 def _training_sections(runs: list[Run]) -> list[dict[str, Any]]:
@@ -231,7 +239,7 @@ def _template() -> jinja2.Template:
     env = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     env.undefined = jinja2.StrictUndefined
     env.filters |= {"percent": tables.percent, "number": tables.number, "shortened": tables.shortened}
-    env.filters |= {"interval": tables.interval, "says_no_numbers": sections.says_no_numbers}
+    env.filters["interval"] = tables.interval
     return env.get_template("page.html")
 
 

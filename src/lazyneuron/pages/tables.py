@@ -1,7 +1,6 @@
 """Records and verdicts of result folders to the tables of the page, as plain values for the template."""
 
 import json
-import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -133,21 +132,6 @@ def progress(run: Run) -> str | None:
     return None
 
 
-def theorem_rows(run: Run) -> list[dict[str, Any]]:
-    """Per case: mean, standard error, z = mean / error, the closed form and how many errors it is off."""
-    closed = {(record.case, record.seed): record for record in run.pick("gradient_closed_form")}
-    rows = []
-    for record in run.pick("gradient"):
-        other = closed.get((record.case, record.seed))
-        off = None
-        if other is not None:
-            off = _ratio(record.value - other.value, math.hypot(record.error or 0, other.error or 0))
-        row = {"case": record.case, "seed": record.seed, "value": record.value, "error": record.error}
-        row |= {"z": _ratio(record.value, record.error or 0), "closed_form": other and other.value, "off": off}
-        rows.append(row)
-    return rows
-
-
 def provenance(run: Run) -> dict[str, Any]:
     """Where the run's numbers come from: config, sources, seeds and the number of records."""
     sources: dict[str, Any] = {}
@@ -211,7 +195,3 @@ def _by_place(records: Iterable[Record]) -> dict[tuple[str, int | None, str], fl
 
 def _family(run: Run) -> str:
     return f"{run.name} {run.config.get('name', '')} {run.config.get('model', '')}".lower()
-
-
-def _ratio(above: float, below: float) -> float | None:
-    return above / below if below else None

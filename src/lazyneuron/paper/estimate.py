@@ -8,22 +8,18 @@ from typing import Any
 import torch
 
 from lazyneuron.measure.cost import cost
-from lazyneuron.paper.runs import Firing, ImageTask, Latency, Robustness, Run, Skipping, T5Task, Theory, Training
+from lazyneuron.paper.runs import ImageTask, Run, T5Task, Training
 from lazyneuron.paper.task import task_model
 
 _START_S = 3.0
 _STEP_S = 0.004
 _SHARE_OF_PEAK = 0.45
-_FORWARD_SHARE = 1 / 3
 _NUM_CLASSES = {"digits": 10, "fashion-mnist": 10}
-_CORRUPT_S = 0.4e-3
-_SEVERITIES = 5
-_DRAW_S = 9e-6
 
 
 def costs(runs: Iterable[Run]) -> dict[str, float]:
     """Seconds that each run, by its name, will take on one core of this machine, to within a factor of about two."""
-    return {run.name: _START_S + _seconds(run) for run in {run.name: run for run in runs}.values()}
+    return {run.name: _START_S + run.seconds() for run in {run.name: run for run in runs}.values()}
 
 
 def in_words(seconds: float) -> str:
@@ -36,32 +32,18 @@ def in_words(seconds: float) -> str:
     return f"about {hours:.1f} h" if hours < 72 else f"about {hours / 24:,.0f} days: this scale wants GPUs"
 
 
-def _seconds(run: Run) -> float:
-    if isinstance(run, Training):
-        return run.num_steps * _step(run) + 2 * run.num_probes * run.probe_batches * _FORWARD_SHARE * _step(run)
-    if isinstance(run, Theory):
-        networks = sum(run.num_initialisations * 2 * _step(network) for network in run.networks)
-        return run.num_draws * _DRAW_S * 30 + networks
-    if isinstance(run, Firing):
-        return sum(run.num_tokens / _tokens(training) * _FORWARD_SHARE * _step(training) for training in run.of)
-    if isinstance(run, Robustness):
-        passes = _SEVERITIES * len(run.corruptions) * run.num_images
-        one = sum(_FORWARD_SHARE * _step(training) / training.batch_size for training in run.of)
-        return passes * (one + _CORRUPT_S)
-    if isinstance(run, Skipping):
-        return sum(run.num_batches * _step(training) for training in run.of)
-    if isinstance(run, Latency):
-        return 60.0 * len(run.sizes) * run.repeats * run.num_tokens / 32
-    return 10.0 + run.num_rows * sum(run.widths) * 1e-7
-
-
-def _step(run: Training) -> float:
+def step_seconds(run: Training) -> float:
     """Seconds of one training step: three forward passes' FLOPs, and what operations cost however small they are."""
     layers = _flops(run.task)[1]
     return _STEP_S * layers / 4 + 3 * run.batch_size * _flops(run.task)[0] / (_SHARE_OF_PEAK * _flops_per_second())
 
 
-def _tokens(run: Training) -> int:
+def forward_seconds(run: Training) -> float:
+    """Seconds of a forward pass of one batch."""
+    return step_seconds(run) / 3
+
+
+def batch_tokens(run: Training) -> int:
     """Tokens of one batch at its first layer."""
     task = run.task
     if isinstance(task, T5Task):

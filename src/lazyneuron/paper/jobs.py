@@ -8,8 +8,8 @@ from rich.console import Console
 from lazyneuron.paper.estimate import costs, in_words
 from lazyneuron.paper.options import Options
 from lazyneuron.paper.recipe import Recipe
-from lazyneuron.paper.recipes.base import DIGITS, SMALL_IMAGES, t5, vit
-from lazyneuron.paper.runs import TIMED, Run, Study, T5Task, Task, Theory, Training, folder_name, needs
+from lazyneuron.paper.runs import Run, T5Task, Task, Training, folder_name
+from lazyneuron.paper.trainings import DIGITS, SMALL_IMAGES, t5, vit
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Job:
     @property
     def needs(self) -> set[str]:
         """The jobs whose models it reads."""
-        return {folder_name(training.name, self.seed) for training in needs(self.run)}
+        return {folder_name(training.name, self.seed) for training in self.run.needs}
 
 
 def jobs_of(recipes: Iterable[Recipe], options: Options) -> list[Job]:
@@ -36,11 +36,11 @@ def jobs_of(recipes: Iterable[Recipe], options: Options) -> list[Job]:
     for recipe in recipes:
         for own in recipe.runs:
             run = with_options(own, options)
-            for part in (*needs(run), run):
+            for part in (*run.needs, run):
                 for seed in options.chosen_seeds:
                     job = Job(part, seed, recipe.name)
                     found.setdefault(job.name, job)
-    return sorted(found.values(), key=lambda job: isinstance(job.run, TIMED))
+    return sorted(found.values(), key=lambda job: job.run.is_timed)
 
 
 def say_costs(
@@ -59,7 +59,7 @@ def say_costs(
         rest = f", {in_words(cost)}" if left else ""
         shared = "" if own else "shares the runs of others"
         count = f"{len(own)} run{'s' * (len(own) != 1)}{done}{rest}" if own else shared
-        console.print(f"{recipe.name}: {recipe.figure}; {count}", highlight=False, soft_wrap=True)
+        console.print(f"{recipe.name}: {recipe.experiment.figure}; {count}", highlight=False, soft_wrap=True)
     if todo:
         where = f"on this machine, {options.jobs_at_a_time} at a time"
         text = f"{where}: in all {in_words(total)}; results in {options.folder}"
@@ -68,21 +68,17 @@ def say_costs(
 
 def next_job(waiting: Sequence[Job], working: Sequence[Job], missing: Set[str], jobs_at_a_time: int) -> Job | None:
     """The next job that may start: its models are there, and nothing runs beside one that times."""
-    if len(working) >= jobs_at_a_time or any(isinstance(job.run, TIMED) for job in working):
+    if len(working) >= jobs_at_a_time or any(job.run.is_timed for job in working):
         return None
     for job in waiting:
-        if not job.needs & missing and not (isinstance(job.run, TIMED) and working):
+        if not job.needs & missing and not (job.run.is_timed and working):
             return job
     return None
 
 
 def with_options(run: Run, options: Options) -> Run:
     """The run with the options' data and steps in place of its own."""
-    if isinstance(run, Theory):
-        return replace(run, networks=tuple(replace(n, task=_changed(n.task, options)) for n in run.networks))
-    if isinstance(run, Study):
-        return replace(run, of=tuple(_trained(training, options) for training in run.of))
-    return _trained(run, options) if isinstance(run, Training) else run
+    return run.with_trainings(lambda training: _trained(training, options))
 
 
 def _trained(run: Training, options: Options) -> Training:

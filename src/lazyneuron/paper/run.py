@@ -18,8 +18,8 @@ from lazyneuron.errors import LazyneuronError, StoppedError, UsageError
 from lazyneuron.paper.jobs import Job, jobs_of, next_job, say_costs
 from lazyneuron.paper.options import Options, num_cores
 from lazyneuron.paper.progress import Display, Progress
-from lazyneuron.paper.recipes import RECIPES, find_recipes
-from lazyneuron.paper.runs import Latency, Run, Theory, Training, run_config
+from lazyneuron.paper.registry import EXPERIMENTS, find_recipes
+from lazyneuron.paper.runs import Run, Training
 from lazyneuron.records.folder import RunFolder
 from lazyneuron.records.record import Verdict
 from lazyneuron.training.stop import stop_signals
@@ -54,7 +54,7 @@ def reproduce(options: Options, console: Console) -> Outcome:
     done is judged, and the same call goes on. A run that fails otherwise leaves the others to their end, and its
     failure in the outcome.
     """
-    recipes = find_recipes(RECIPES if options.all else options.names, options.scale)
+    recipes = find_recipes(EXPERIMENTS if options.all else options.names, options.scale)
     parent = RunFolder(options.folder, options.config())
     jobs = jobs_of(recipes, options)
     todo = [job for job in jobs if not (parent.path / job.name / "done").exists()]
@@ -82,7 +82,7 @@ def judge(parent: RunFolder) -> list[Verdict]:
         by_seed.setdefault(member.config["seed"], {})[member.config["name"]] = member.records()
     verdicts: dict[tuple[str, str], Verdict] = {}
     present = {name for runs in by_seed.values() for name in runs}
-    recipes, before = find_recipes(RECIPES, parent.config["scale"]), set[str]()
+    recipes, before = find_recipes(EXPERIMENTS, parent.config["scale"]), set[str]()
     for recipe in recipes:
         own = {run.name for run in recipe.runs} - before
         before |= own
@@ -246,21 +246,6 @@ def execute(run: Run, path: Path, seed: int, options: Options, report: Callable[
     """Carry out one run in this process, in the folder `path`, from where it was left."""
     import torch
 
-    from lazyneuron.paper.task import load_batches
-    from lazyneuron.paper.theory_run import check_theory
-    from lazyneuron.training.loop import train
-
-    cache = cache_folder()
     if run.num_threads is None:
-        alone = num_cores()
-        torch.set_num_threads(alone if isinstance(run, Latency) else options.threads_per_run)
-    if isinstance(run, Theory):
-        check_theory(run, RunFolder(path, run_config(run, seed)), cache, seed=seed, report=report)
-    elif isinstance(run, Training):
-        batches = load_batches(run, seed, cache)
-        folder = RunFolder(path, run_config(run, seed, batches.fingerprint))
-        train(run, folder, batches, seed=seed, device=options.device, sharded=options.shard, report=report)
-    else:
-        from lazyneuron.paper.studies import study
-
-        study(run, RunFolder(path, run_config(run, seed)), cache, seed=seed, device=options.device, report=report)
+        torch.set_num_threads(num_cores() if run.is_timed else options.threads_per_run)
+    run.execute(path, seed, cache_folder(), device=options.device, sharded=options.shard, report=report)

@@ -1,13 +1,18 @@
-"""Runs: what one process does in one folder. Trainings, and studies of what they trained."""
+"""Runs: what one process does in one folder with one seed. Trainings are here, studies of them in `study`."""
 
 import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
 
 from lazyneuron.data.images import Augmentation
 from lazyneuron.enforce.selection import Selection
 from lazyneuron.errors import UsageError
 from lazyneuron.paper.models import MIXER_SIZES, T5_SIZES, VIT_SIZES
+from lazyneuron.paper.progress import Progress
+from lazyneuron.records.folder import RunFolder
 
 _IMAGE_SIZES: dict[str, Any] = {"vit": VIT_SIZES, "mixer": MIXER_SIZES, "mlp": {"mlp": None}}
 _MODELS = {"vit": "ViT", "mixer": "Mixer", "mlp": "MLP"}
@@ -71,8 +76,42 @@ class ImageTask:
 Task = T5Task | ImageTask
 
 
+class Run(ABC):
+    """What one process does in one folder with one seed. A run that `is_timed` goes last, with nothing beside it."""
+
+    name: str
+    num_threads: int | None
+    is_timed: ClassVar[bool] = False
+
+    @property
+    def needs(self) -> "tuple[Training, ...]":
+        """The trainings whose final models it reads."""
+        return ()
+
+    @abstractmethod
+    def seconds(self) -> float:
+        """About how long it takes on one core of this machine, its start apart."""
+
+    @abstractmethod
+    def with_trainings(self, change: "Callable[[Training], Training]") -> Self:
+        """The run with each training that it does or reads changed."""
+
+    @abstractmethod
+    def execute(
+        self,
+        path: Path,
+        seed: int,
+        cache: Path,
+        *,
+        device: str | None = None,
+        sharded: bool = False,
+        report: Callable[[Progress], None] = lambda progress: None,
+    ) -> None:
+        """Carry it out in the folder `path`, from where it was left; tokenized text is kept in `cache`."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class Training:
+class Training(Run):
     """One model trained from scratch, its density measured on the way.
 
     The optimizers are PyTorch's. "adafactor" has no momentum and scales each update by its parameter's size and by
@@ -120,91 +159,30 @@ class Training:
         if not self.learning_rate > 0:
             raise UsageError(f"{self.name}: learning_rate must be above 0; got {self.learning_rate}")
 
+    def seconds(self) -> float:
+        from lazyneuron.paper.estimate import forward_seconds, step_seconds
 
-@dataclass(frozen=True, kw_only=True)
-class Theory:
-    """Theorem 3.1 checked by Monte Carlo over `num_draws` random output weights, and in real networks at step 0.
+        return self.num_steps * step_seconds(self) + 2 * self.num_probes * self.probe_batches * forward_seconds(self)
 
-    Each of `networks` is drawn `num_initialisations` times, with a training batch for each.
-    """
+    def with_trainings(self, change: "Callable[[Training], Training]") -> "Training":
+        return change(self)
 
-    name: str = "theorem31"
-    num_draws: int
-    num_initialisations: int
-    networks: tuple[Training, ...]
-    num_threads: int | None = 1
+    def execute(
+        self,
+        path: Path,
+        seed: int,
+        cache: Path,
+        *,
+        device: str | None = None,
+        sharded: bool = False,
+        report: Callable[[Progress], None] = lambda progress: None,
+    ) -> None:
+        from lazyneuron.paper.task import load_batches
+        from lazyneuron.training.loop import train
 
-
-@dataclass(frozen=True, kw_only=True)
-class Firing:
-    """How often each neuron of a trained model fires, over at least `num_tokens` tokens (Figure 3)."""
-
-    name: str
-    of: tuple[Training, ...]
-    num_tokens: int = 400_000
-    num_threads: int | None = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Robustness:
-    """Accuracy of trained models under `corruptions` of at most `num_images` held-out images, at five severities."""
-
-    name: str
-    of: tuple[Training, ...]
-    corruptions: tuple[str, ...]
-    num_images: int
-    num_threads: int | None = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Statistical:
-    """What statistical top-k keeps: of Gaussian input, of real pre-activations of trained models, and in what time.
-
-    `densities` are asked for; `widths` are those at which Gaussian input of `num_rows` rows is timed.
-    """
-
-    name: str
-    of: tuple[Training, ...]
-    densities: tuple[float, ...]
-    widths: tuple[int, ...]
-    num_rows: int
-    num_threads: int | None = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Skipping:
-    """What a trained model's down projections give when inactive neurons are skipped, and the FLOPs of that."""
-
-    name: str
-    of: tuple[Training, ...]
-    num_batches: int
-    num_threads: int | None = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Latency:
-    """Unbatched greedy decoding by T5's of random weights, dense and under Top-k: `num_tokens` after one another.
-
-    `sizes` are T5 sizes, `budgets` the k of each. It runs alone: nothing beside it may take its time.
-    """
-
-    name: str
-    sizes: tuple[str, ...]
-    budgets: tuple[int, ...]
-    num_tokens: int
-    repeats: int
-    num_threads: int | None = None
-
-
-Study = Firing | Robustness | Statistical | Skipping
-Run = Training | Theory | Study | Latency
-TIMED = (Latency, Statistical)
-"""Runs that time something: they run last, and alone."""
-
-
-def needs(run: Run) -> tuple[Training, ...]:
-    """The trainings whose final models a run reads."""
-    return run.of if isinstance(run, Study) else ()
+        batches = load_batches(self, seed, cache)
+        folder = RunFolder(path, run_config(self, seed, batches.fingerprint))
+        train(self, folder, batches, seed=seed, device=device, sharded=sharded, report=report)
 
 
 def folder_name(run: str, seed: int) -> str:
@@ -233,7 +211,7 @@ def _written(run: Any) -> dict[str, Any]:
             value = [_written(training) for training in value]
         elif dataclasses.is_dataclass(value) and not isinstance(value, type):
             value = dataclasses.asdict(value)
-        if not (field.name == "selection" and value is None):
+        if value or field.name not in ("selection", "of"):
             found[field.name] = value
     return found
 

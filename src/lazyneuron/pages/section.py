@@ -1,0 +1,46 @@
+"""A section of a page: what is reported elsewhere, beside the charts, tables and verdicts of each result folder."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from lazyneuron.pages.charts import Figure
+from lazyneuron.records.record import Verdict
+from lazyneuron.records.table import Table
+
+
+@dataclass(kw_only=True)
+class Part:
+    """What one result folder shows: `lead` stands before the charts, `more` and `more_tables` open at a click."""
+
+    label: str
+    missing: list[str]
+    verdicts: list[Verdict]
+    lead: list[Table] = field(default_factory=list)
+    figures: list[Figure] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    more: list[Figure] = field(default_factory=list)
+    more_tables: list[Table] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """One experiment: what is reported of it (in `figure`; empty if nothing is) and what each folder shows."""
+
+    slug: str
+    title: str
+    figure: str
+    expected: str
+    setup: str
+    numbers: tuple[tuple[str, str], ...]
+    note: str
+    parts: list[Part]
+
+    @property
+    def counts(self) -> Counter[str]:
+        """How many verdicts of each kind its parts have."""
+        return Counter(verdict.verdict for part in self.parts for verdict in part.verdicts)
+
+    @property
+    def all_figures(self) -> list[Figure]:
+        """The figures that are seen at once and those that open at a click."""
+        return [figure for part in self.parts for figure in (*part.figures, *part.more)]

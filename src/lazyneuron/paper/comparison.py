@@ -1,0 +1,75 @@
+"""Claims about the difference between two trainings that differ in one thing, paired by seed."""
+
+import math
+from collections.abc import Callable, Sequence
+
+from lazyneuron.paper.claim import Claim, Records, Seen
+from lazyneuron.records.record import Record
+
+QUALITY_GAP = 0.005
+Metric = Callable[[Sequence[Record]], float | None]
+
+
+def tested(what: str) -> Metric:
+    """Quality at the end, on the held-out data in order ("accuracy", "loss", "ece")."""
+
+    def metric(records: Sequence[Record]) -> float | None:
+        return next((r.value for r in records if r.what == what and r.split == "test" and r.case == ""), None)
+
+    return metric
+
+
+def difference(a: float, b: float) -> float:
+    return a - b
+
+
+def ratio(a: float, b: float) -> float:
+    return a / b
+
+
+def comparison(
+    one: str,
+    other: str,
+    measure: Metric,
+    how: Callable[[float, float], float],
+    *,
+    name: str,
+    text: str,
+    where: str,
+    metric: str,
+    expected: str,
+    reported: str = "",
+    on: str = "",
+    at_least: float = -math.inf,
+    above: float = -math.inf,
+    at_most: float = math.inf,
+    below: float = math.inf,
+) -> Claim:
+    """A claim on `how` of what `measure` finds in the runs `one` and `other`; infinite where that divides by zero."""
+
+    def see(records: Records) -> Seen | None:
+        a, b = measure(records[one]), measure(records[other])
+        if a is None or b is None:
+            return None
+        reason = f"{one} {a:.4g}, {other} {b:.4g}"
+        try:
+            return Seen(how(a, b), reason)
+        except ZeroDivisionError:
+            return Seen(math.inf, reason)
+
+    return Claim(
+        name=name,
+        text=text,
+        where=where,
+        metric=metric,
+        expected=expected,
+        reported=reported,
+        runs=(one, other),
+        on=on or f"{one} against {other}",
+        see=see,
+        at_least=at_least,
+        above=above,
+        at_most=at_most,
+        below=below,
+        compares=True,
+    )

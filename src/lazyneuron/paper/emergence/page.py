@@ -1,0 +1,37 @@
+"""Figures 1, 2a and 2b: density by layer and step, and on training against evaluation data."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from lazyneuron.pages.charts import Figure
+from lazyneuron.pages.section import Part
+from lazyneuron.pages.slugs import slugs
+from lazyneuron.pages.training_charts import density_by_layer, density_over_training
+from lazyneuron.paper.results import Member, Results, family
+from lazyneuron.paper.sweep_charts import density_by_setting, setting_text
+
+_FIG1_LEVELS = [(12.0, "the paper's densest layer 12.0 %"), (2.7, "mean 2.7 %"), (1.1, "sparsest 1.1 %")]
+
+
+def add(part: Part, results: Results, name: str) -> None:
+    """Add density over the steps, for Figure 2a by layer at the end, for Figure 2b of both kinds of data."""
+    layers, trained = density_by_setting(results, name), results.trained
+    if results.name == "fig2b":
+        stems = slugs([member.run.name for member in trained])
+        charts = [density_by_layer([m.run], f"{name}-splits-{stems[m.run.name]}") for m in trained]
+        part.figures += filter(None, charts)
+    elif results.name == "fig2a":
+        part.figures += layers
+        part.more += _over_training([member for member in trained if family(member.run) != "T5"], name)
+    else:
+        part.figures += _over_training(trained, name, _FIG1_LEVELS if results.name == "fig1" else ())
+        part.more += layers
+
+
+def _over_training(members: Sequence[Member], name: str, levels: Sequence[tuple[float, str]] = ()) -> list[Figure]:
+    stems = slugs([member.run.name for member in members])
+    found = []
+    for member in members:
+        run = replace(member.run, name=setting_text(member.setting))
+        found.append(density_over_training(run, f"{name}-steps-{stems[member.run.name]}", levels=levels))
+    return [figure for figure in found if figure]

@@ -1,0 +1,160 @@
+"""Figures 1, 2a and 2b: a T5 and a ViT while they train, layer by layer."""
+
+from statistics import fmean
+
+from lazyneuron.paper import density_claims as density
+from lazyneuron.paper.claim import Claim, Records, Seen
+from lazyneuron.paper.density_claims import SPARSER_FACTOR, densities, layer_name, stacks, start_and_end
+from lazyneuron.paper.emergence import FIG1, FIG2A, FIG2B
+from lazyneuron.paper.options import Scale
+from lazyneuron.paper.recipe import Recipe
+from lazyneuron.paper.trainings import longer, t5, vit
+
+SPLIT_GAP = 0.10
+
+
+def fig1(scale: Scale) -> Recipe:
+    """Figure 1. Reported: about 50 % at initialisation, 2.7 % on average after training (1.1 to 12.0 % by layer).
+
+    Costs one training, and one of twice the steps for where the first stays denser than the paper's.
+    """
+    run = t5(scale)
+    runs = (run, longer(run))
+    return Recipe(
+        experiment=FIG1,
+        runs=runs,
+        claims=(
+            density.half_active_at_start("t5"),
+            *(every_layer_sparser(run.name) for run in runs),
+            *(density.few_percent_active(run.name) for run in runs),
+        ),
+        setting="model",
+        settings=("T5", "T5, twice the steps"),
+    )
+
+
+def fig2a(scale: Scale) -> Recipe:
+    """Figure 2a. Reported: sparse in every layer of T5's two stacks and of ViT; first and last layers denser.
+
+    Costs fig1's first training, one of ViT, and one of twice its steps.
+    """
+    runs = (t5(scale), vit(scale), longer(vit(scale)))
+    vits = ("vit", "vit-long")
+    return Recipe(
+        experiment=FIG2A,
+        runs=runs,
+        claims=(
+            density.half_active_at_start("vit"),
+            *(every_layer_sparser(name) for name in vits),
+            *(density.few_percent_active(name) for name in vits),
+            *(every_stack_sparse(name) for name in ("t5", "vit")),
+            *(ends_denser(name) for name in ("t5", "vit")),
+        ),
+        setting="model",
+        settings=("T5", "ViT", "ViT, twice the steps"),
+    )
+
+
+def fig2b(scale: Scale) -> Recipe:
+    """Figure 2b. Reported: densities on training and on evaluation data align closely. Costs nothing beside fig2a."""
+    return Recipe(
+        experiment=FIG2B,
+        runs=(t5(scale), vit(scale)),
+        claims=(train_like_eval("t5"), train_like_eval("vit")),
+        setting="model",
+        settings=("T5", "ViT"),
+    )
+
+
+def every_layer_sparser(run: str) -> Claim:
+    def see(records: Records) -> Seen | None:
+        if (found := start_and_end(records[run])) is None:
+            return None
+        start, end, step = found
+        ratios = {layer: end[layer] / start[layer] for layer in end}
+        layer, value = max(ratios.items(), key=lambda item: item[1])
+        late = sum(ratio > SPARSER_FACTOR for ratio in ratios.values())
+        return Seen(
+            value, f"{late} of {len(ratios)} layers above it after {step} steps; the largest is {layer_name(layer)}"
+        )
+
+    return Claim(
+        name="every-layer-sparser",
+        text="After training every layer is far sparser than at initialisation.",
+        where="Fig. 1 and 2",
+        metric="largest ratio, over layers, of final to initial density",
+        expected=f"at most {SPARSER_FACTOR} (ours)",
+        reported="0.24 (12.0 % of 50 %)",
+        runs=(run,),
+        see=see,
+        at_most=SPARSER_FACTOR,
+    )
+
+
+def every_stack_sparse(run: str) -> Claim:
+    def see(records: Records) -> Seen | None:
+        if (found := start_and_end(records[run])) is None:
+            return None
+        before, after = (stacks(layers) for layers in found[:2])
+        ratios = {name or "the one stack": fmean(after[name]) / fmean(before[name]) for name in after}
+        return Seen(max(ratios.values()), ", ".join(f"{stack} {ratio:.2f}" for stack, ratio in ratios.items()))
+
+    return Claim(
+        name="every-stack-sparse",
+        text="Sparsity emerges in the encoder, in the decoder, and in vision as in language.",
+        where="Fig. 2a",
+        metric="largest ratio, over stacks, of final to initial mean density",
+        expected=f"at most {SPARSER_FACTOR} (ours)",
+        runs=(run,),
+        see=see,
+        at_most=SPARSER_FACTOR,
+    )
+
+
+def train_like_eval(run: str) -> Claim:
+    def see(records: Records) -> Seen | None:
+        if (found := start_and_end(records[run])) is None:
+            return None
+        _, end, step = found
+        train = densities(records[run], step, "train")
+        gaps = {at: abs(train[at] - end[at]) / end[at] for at in end.keys() & train.keys() if end[at]}
+        if not gaps:
+            return None
+        layer, value = max(gaps.items(), key=lambda item: item[1])
+        return Seen(value, f"largest over {len(gaps)} layers: {layer_name(layer)}")
+
+    return Claim(
+        name="train-like-eval",
+        text="Training and evaluation data give the same densities.",
+        where="Fig. 2b",
+        metric="largest relative gap, over layers, between the two",
+        expected=f"below {SPLIT_GAP} (ours)",
+        reported="curves align closely",
+        runs=(run,),
+        see=see,
+        below=SPLIT_GAP,
+    )
+
+
+def ends_denser(run: str) -> Claim:
+    def see(records: Records) -> Seen | None:
+        if (found := start_and_end(records[run])) is None:
+            return None
+        ratios = {}
+        for stack, layers in stacks(found[1]).items():
+            if len(layers) < 3 or not (middle := fmean(layers[1:-1])):
+                return None
+            ratios[stack or "the one stack"] = (layers[0] / middle, layers[-1] / middle)
+        seen = "; ".join(f"{stack}: first {a:.2f}, last {b:.2f}" for stack, (a, b) in ratios.items())
+        return Seen(min(min(pair) for pair in ratios.values()), f"density over that of the middle layers: {seen}")
+
+    return Claim(
+        name="ends-denser-than-middle",
+        text="The first and the last layers are denser than the middle ones.",
+        where="Fig. 2",
+        metric="smallest ratio, over stacks, of first or last layer to the middle",
+        expected="above 1",
+        runs=(run,),
+        see=see,
+        above=1,
+    )

@@ -1,1 +1,0 @@
-"""The paper's experiments as charts, tables and sections of a page."""

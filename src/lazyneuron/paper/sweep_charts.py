@@ -1,0 +1,266 @@
+"""Charts of trainings that differ in one setting: density by layer, over the setting, and curves while training."""
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+
+from lazyneuron.pages.axes import log_axis, step_axis
+from lazyneuron.pages.charts import Figure, Row, concat, grouped, inline, layered, picked, rounded
+from lazyneuron.pages.training_charts import SPLITS
+from lazyneuron.paper.results import (
+    Member,
+    Results,
+    Spread,
+    at_end,
+    by_family,
+    family,
+    model_of,
+    over_seeds,
+    place_of,
+    spread,
+)
+
+PAPER_MEANS = {"T5": (3.0, "T5-Base 3.0 %"), "ViT": (6.3, "ViT-B16 6.3 %")}
+SHAPES = ["circle", "diamond", "triangle-up", "square", "triangle-down", "cross"]
+_MAX_POINTS = 40
+_OVER_SEEDS = "Points are means over seeds, bars and bands their range"
+_CLICK = "Click in the legend to single one out, beside the panels to see all."
+
+
+def setting_text(setting: str | float) -> str:
+    """A setting as a legend shows it."""
+    return setting if isinstance(setting, str) else f"{setting:g}"
+
+
+def setting_color(members: Sequence[Member], title: str) -> alt.Color:
+    """Settings as colours: an ordered scheme for numbers."""
+    domain = list(dict.fromkeys(setting_text(member.setting) for member in members))
+    if all(not isinstance(member.setting, str) for member in members):
+        domain.sort(key=float)
+        return alt.Color("setting:O", title=title, sort=None, scale=alt.Scale(domain=domain))
+    return alt.Color("setting:N", title=title, scale=alt.Scale(domain=domain))
+
+
+def seeds_row(found: Spread, scale: float = 100.0) -> Row:
+    """The mean of a number over seeds with its range, as the fields of a row."""
+    row: Row = {"value": rounded(scale * found.mean), "low": rounded(scale * found.low)}
+    return row | {"high": rounded(scale * found.high), "seeds": found.count}
+
+
+def tooltip_lines(*fields: tuple[str, str, str]) -> list[alt.Tooltip]:
+    """Lines of a tooltip: field, title and number format ("" for texts)."""
+    return [
+        alt.Tooltip(name, type="quantitative" if form else "nominal", title=title, format=form or alt.Undefined)
+        for name, title, form in fields
+    ]
+
+
+def over_seeds_tooltip(unit: str) -> list[alt.Tooltip]:
+    """Mean, range and number of seeds."""
+    return tooltip_lines(
+        ("value", unit, ".4~g"), ("low", "least", ".4~g"), ("high", "most", ".4~g"), ("seeds", "seeds", "d")
+    )
+
+
+def density_by_setting(results: Results, name: str) -> list[Figure]:
+    """The density at the end by layer, one line per setting: one figure per kind of model, one panel per stack."""
+    found = [_by_layer(results, kind, members, name) for kind, members in by_family(results.trained)]
+    return [figure for figure in found if figure]
+
+
+def _by_layer(results: Results, kind: str, members: Sequence[Member], name: str) -> Figure | None:
+    rows = [row for member in members for row in _layer_rows(member)]
+    if not rows:
+        return None
+    legend = list(dict.fromkeys(row["setting"] for row in rows))
+    color = setting_color([member for member in members if setting_text(member.setting) in legend], results.axis)
+    counts = {(row["setting"], row["stack"]): row["num_layers"] for row in rows}
+    is_relative = any(len({n for (_, at), n in counts.items() if at == stack}) > 1 for _, stack in counts)
+    x = alt.X("layer:O", title="layer", axis=alt.Axis(labelAngle=0, grid=False, labelOverlap=True))
+    if is_relative:
+        axis = alt.Axis(values=[0, 25, 50, 75, 100], grid=False)
+        x = alt.X("depth:Q", title="depth (%, 0 is the first layer and 100 the last)", axis=axis)
+    paper = [value for name, (value, _) in PAPER_MEANS.items() if name == kind]
+    y = log_axis([*paper, *(row[key] for row in rows for key in ("value", "low"))], "density (% of neurons active)")
+    shapes = alt.Scale(domain=legend, range=[SHAPES[number % len(SHAPES)] for number in range(len(legend))])
+    shape = alt.value("circle") if results.is_sweep else alt.Shape("setting:N", title=results.axis, scale=shapes)
+    tooltip = tooltip_lines(("setting", results.axis, ""), ("layer", "layer", ""), ("site", "site", ""))
+    tooltip += over_seeds_tooltip("density (%)")
+    panels = []
+    for stack, part in grouped(rows, "stack"):
+        base = alt.Chart(inline(part)).encode(x=x, color=color, opacity=picked())
+        bars = base.mark_rule(strokeWidth=1.6).encode(y=alt.Y("low:Q"), y2="high:Q")
+        lines = base.mark_line(strokeWidth=1.8).encode(y=y)
+        points = base.mark_point(size=50, filled=True).encode(y=y, shape=shape, tooltip=tooltip)
+        marks = [half_line(), *_paper_line(kind), lines, bars, points]
+        panels.append(layered(marks, " · ".join(filter(None, [kind, stack]))))
+    where = " by relative depth, since the models have different numbers of layers" if is_relative else ""
+    dashed = " Dashed: the paper's mean over layers, and the 50 % of untrained layers." if paper else ""
+    slug = re.sub(r"[^a-z0-9_.-]+", "-", kind.lower()).strip(".-") or "model"
+    return Figure(
+        name=f"{name}-layers-{slug}",
+        title=f"Density by layer at the end of training: {kind}",
+        caption=f"Share of active neurons on held-out data{where}, on a logarithmic axis. {_OVER_SEEDS}.{dashed}"
+        + (f" {_CLICK}" if len(legend) > 1 else ""),
+        spec=concat(panels, pick="setting", legend=legend),
+    )
+
+
+def _layer_rows(member: Member) -> list[Row]:
+    found: dict[tuple[str, int], list[float]] = defaultdict(list)
+    sites = {}
+    for record in at_end(member.run):
+        if math.isfinite(record.value):
+            found[place_of(member.run, record)].append(record.value)
+            sites[place_of(member.run, record)] = record.site
+    last = {stack: max(layer for at, layer in found if at == stack) for stack, _ in found}
+    rows = []
+    for (stack, layer), values in sorted(found.items(), key=lambda item: item[0][1]):
+        seen = spread(values)
+        assert seen is not None
+        depth = rounded(100 * layer / last[stack]) if last[stack] else 50.0
+        place = {"setting": setting_text(member.setting), "stack": stack, "layer": layer, "depth": depth}
+        rows.append(place | {"num_layers": last[stack] + 1, "site": sites[stack, layer]} | seeds_row(seen))
+    return rows
+
+
+def half_line() -> alt.LayerChart:
+    """The level of a layer whose neurons fire by the toss of a coin, as at initialisation."""
+    return reference(50, "50 %: untrained")
+
+
+def reference(value: float, note: str, channel: str = "y", is_left: bool = False) -> alt.LayerChart:
+    """A dashed line at a height of `value`, or at that place along the x axis, with a note at its end."""
+    base = alt.Chart(inline([{"value": value, "note": note}]))
+    if channel == "x":
+        return alt.LayerChart(layer=[base.mark_rule(style="reference").encode(x="value:Q")])
+    base = base.encode(y="value:Q")
+    place: Any = 4 if is_left else "width"
+    text = base.mark_text(style="note", align="left" if is_left else "right", dy=-7)
+    text = text.encode(x=alt.value(place), text="note:N")
+    return alt.LayerChart(layer=[base.mark_rule(style="reference"), text])
+
+
+def _paper_line(kind: str) -> list[alt.LayerChart]:
+    return [reference(value, f"the paper's {note}") for name, (value, note) in PAPER_MEANS.items() if name == kind]
+
+
+def density_over_setting(results: Results, name: str) -> Figure | None:
+    """Percentage and number of active neurons, mean over layers, against a setting that is a number."""
+    titles = {"density": "active neurons (%)", "num_active": "active neurons per token"}
+    points, means = {what: [] for what in titles}, {what: [] for what in titles}
+    for member in results.trained:
+        if isinstance(member.setting, str):
+            continue
+        for what in titles:
+            records = at_end(member.run, what)
+            for stack in dict.fromkeys(record.stack for record in records):
+                values = over_seeds(r for r in records if r.stack == stack)
+                place = {"setting": member.setting, "stack": stack or family(member.run)}
+                scale = 100.0 if what == "density" else 1.0
+                points[what] += [place | {"seed": s, "value": rounded(scale * v)} for s, v in values.items()]
+                if (found := spread(values.values())) is not None:
+                    means[what].append(place | seeds_row(found, scale))
+    if not points["density"]:
+        return None
+    stacks = list(dict.fromkeys(row["stack"] for row in points["density"]))
+    places = sorted({row["setting"] for row in points["density"]})
+    axis = alt.Axis(values=places, labelExpr="format(datum.value, ',~f')", grid=False)
+    x = alt.X("setting:Q", title=results.axis, scale=alt.Scale(type="log", nice=False, padding=12), axis=axis)
+    color = alt.Color("stack:N", title="stack", scale=alt.Scale(domain=stacks))
+    panels = []
+    for what, title in titles.items():
+        if not points[what]:
+            continue
+        axis = alt.Axis(labelExpr="format(datum.value, '~g')", values=log_ticks([r["value"] for r in points[what]]))
+        y = alt.Y("value:Q", title=title, scale=alt.Scale(type="log", nice=False, padding=14), axis=axis)
+        lines = alt.Chart(inline(means[what])).mark_line(strokeWidth=1.8).encode(x=x, y=y, color=color)
+        tooltip = tooltip_lines(("stack", "stack", ""), ("setting", results.axis, ",~g"), ("seed", "seed", "d"))
+        tooltip += tooltip_lines(("value", title, ".4~g"))
+        dots = alt.Chart(inline(points[what])).mark_point(size=50, filled=True)
+        dots = dots.encode(x=x, y=y, color=color, opacity=picked(), tooltip=tooltip)
+        panels.append(layered([lines.encode(opacity=picked()), dots], title))
+    return Figure(
+        name=f"{name}-setting",
+        title=f"Active neurons against {results.axis}",
+        caption="Mean over the layers of a stack at the end of training, on held-out data, as a percentage and as a "
+        "number. A point for each seed, lines join the means; all axes are logarithmic.",
+        spec=concat(panels, pick="stack", legend=stacks),
+    )
+
+
+def log_ticks(values: Sequence[float]) -> list[float]:
+    """1, 2 and 5 times the powers of ten around the positive values; more of them within one decade."""
+    found = [value for value in values if value and value > 0] or [1.0]
+    low, high = math.floor(math.log10(min(found))), math.ceil(math.log10(max(found)))
+    digits = (1, 2, 5) if high - low <= 3 else (1,)
+    if max(found) < 10 * min(found):
+        digits = (1, 1.5, 2, 3, 4, 5, 7)
+    return [float(f"{digit}e{power}") for power in range(low, high + 1) for digit in digits]
+
+
+def training_curves(results: Results, name: str) -> Figure | None:
+    """Mean density, loss and accuracy while training: means over seeds in their range, one row of panels per model."""
+    units = {"density": "mean density (%)", "loss": "loss (nats)", "accuracy": "accuracy (%)"}
+    panels, legend, last = [], [], 1
+    color = setting_color(results.trained, results.axis)
+    kinds = by_family(results.trained)
+    for kind, members in kinds:
+        for what, title in units.items():
+            rows = [row for member in members for row in _curve_rows(member, what)]
+            if not rows:
+                continue
+            legend += [row["setting"] for row in rows]
+            last = max(row["step"][-1] for row in rows)
+            is_log = what == "density"
+            y = alt.Y("value:Q", title=title, scale=alt.Scale(zero=False, nice=True))
+            if is_log:
+                y = log_axis([value for row in rows for value in row["low"]], title)
+            dashes = alt.Scale(domain=[SPLITS["train"], SPLITS["eval"]], range=[[1, 0], [5, 3]])
+            base = alt.Chart(inline(rows)).transform_flatten(["step", "value", "low", "high"])
+            base = base.encode(x=step_axis(last), color=color, detail="data:N")
+            band = base.mark_area(fillOpacity=0.15).encode(y=alt.Y("low:Q"), y2="high:Q", opacity=picked())
+            tooltip = tooltip_lines(("setting", results.axis, ""), ("data", "measured on", ""))
+            dash = alt.StrokeDash("data:N", legend=None, scale=dashes)
+            lines = base.mark_line(strokeWidth=1.6).encode(y=y, opacity=picked(), strokeDash=dash, tooltip=tooltip)
+            said = title.partition(" (")[0]
+            panels.append(layered([band, lines], f"{kind} · {said}" if len(kinds) > 1 else said))
+    if not panels:
+        return None
+    return Figure(
+        name=f"{name}-curves",
+        title=f"While training: {results.title}",
+        caption="Mean density over the layers, loss and accuracy at each step (logarithmic from step 1), thinned to "
+        f"{_MAX_POINTS} steps: means over seeds in their range; training data solid, held-out data dashed. {_CLICK}",
+        spec=concat(panels, pick="setting", columns=3, legend=list(dict.fromkeys(legend))),
+    )
+
+
+def _curve_rows(member: Member, what: str) -> list[Row]:
+    """One row per split with lists of steps and of mean, least and most over seeds, where all seeds have the step."""
+    values: dict[str, dict[int, dict[int, list[float]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+    for record in member.run.pick(what):
+        if math.isfinite(record.value):
+            values[record.split][record.step or 0][record.seed].append(record.value)
+    scale, rows = (1 if what == "loss" else 100), []
+    for split, by_step in values.items():
+        if what == "density" and split != "eval" and "eval" in values:
+            continue
+        num_seeds = max(len(found) for found in by_step.values())
+        steps = [step for step in sorted(by_step) if len(by_step[step]) == num_seeds]
+        if len(steps) > _MAX_POINTS:
+            width = math.log1p(steps[-1]) / (_MAX_POINTS - 1)
+            steps = sorted({int(math.log1p(step) / width): step for step in reversed(steps)}.values())
+        lines: dict[str, list[float | None]] = {"value": [], "low": [], "high": []}
+        for step in steps:
+            seen = spread(sum(found) / len(found) for found in by_step[step].values())
+            assert seen is not None
+            for key, value in zip(lines, (seen.mean, seen.low, seen.high), strict=True):
+                lines[key].append(rounded(scale * value, 4))
+        row: Row = {"setting": setting_text(member.setting), "data": SPLITS.get(split, split), "step": steps}
+        rows.append(row | {"model": model_of(member.run)} | lines)
+    return rows

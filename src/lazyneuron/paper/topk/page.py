@@ -1,0 +1,94 @@
+"""Models trained with Top-k: what quality is left at which share of neurons kept, and what the rest cost."""
+
+from typing import Any
+
+import altair as alt
+
+from lazyneuron.pages.charts import Figure, Row, concat, inline, layered, rounded
+from lazyneuron.pages.section import Part
+from lazyneuron.paper.results import Member, Results, by_family, differences, family, quality, spread
+from lazyneuron.paper.sweep_charts import density_by_setting, over_seeds_tooltip, reference, seeds_row, tooltip_lines
+from lazyneuron.paper.topk import COST
+
+QUALITIES = {"accuracy": "held-out accuracy (%)", "loss": "held-out loss (nats)"}
+
+
+def add(part: Part, results: Results, name: str) -> None:
+    """Add quality over the neurons kept; the density of the trainings can wait."""
+    part.figures += filter(None, [quality_against_kept(results, name), difference_to_dense(results, name)])
+    part.more += density_by_setting(results, name)
+
+
+def quality_against_kept(results: Results, name: str) -> Figure | None:
+    """Held-out accuracy and loss against the neurons kept, the dense model at 100 %: a row of panels per model."""
+    panels = []
+    for kind, members in by_family(results.trained):
+        for what, title in QUALITIES.items():
+            rows = [row for member in members for row in _rows(member, quality(member.run, what), _scale(what))]
+            if rows:
+                panels.append(_panel(rows, title, kind, zero=None))
+    if not panels:
+        return None
+    return Figure(
+        name=f"{name}-quality",
+        title="Quality against neurons kept",
+        caption="Models trained with the k largest entries of each token's activation map kept, at every step; 100 % "
+        "is the dense model. On all held-out data. A point for each seed, lines join the means; neurons kept on a "
+        "logarithmic axis.",
+        spec=concat(panels),
+    )
+
+
+def difference_to_dense(results: Results, name: str) -> Figure | None:
+    """Accuracy under Top-k less that of the dense model of the same seed, in points, against the neurons kept."""
+    panels = []
+    for kind, members in by_family(results.trained):
+        rows = [row for member, found in differences(members, "accuracy") for row in _rows(member, found, 100.0)]
+        if rows:
+            panels.append(_panel(rows, "accuracy less dense (points)", kind, zero=-COST))
+    if not panels:
+        return None
+    return Figure(
+        name=f"{name}-difference",
+        title="What keeping fewer neurons costs",
+        caption="Held-out accuracy less that of the dense model of the same seed, in percentage points: a point for "
+        "each seed, lines join the means. Below zero Top-k is worse; dashed at -0.3 is about what the paper reports "
+        "for T5-3B at k = 128 and ViT at k = 256.",
+        spec=concat(panels),
+    )
+
+
+def _scale(what: str) -> float:
+    return 1.0 if what == "loss" else 100.0
+
+
+def _rows(member: Member, values: dict[int, float], scale: float) -> list[Row]:
+    place: dict[str, Any] = {"percent": float(member.setting), "run": member.run.name, "kind": family(member.run)}
+    return [place | {"seed": seed, "value": rounded(scale * value)} for seed, value in values.items()]
+
+
+def _panel(rows: list[Row], title: str, kind: str, zero: float | None) -> alt.LayerChart:
+    """Points and their means; `zero` draws the line of no difference and the paper's."""
+    places = sorted({row["percent"] for row in rows})
+    means = []
+    for percent in places:
+        found = spread(row["value"] for row in rows if row["percent"] == percent)
+        assert found is not None
+        means.append({"percent": percent, "kind": kind} | seeds_row(found, 1.0))
+    axis = alt.Axis(values=places, format=".3~g", labelOverlap=True, grid=False)
+    x = alt.X("percent:Q", title="neurons kept (%)", scale=alt.Scale(type="log", nice=False, padding=12), axis=axis)
+    y = alt.Y("value:Q", title=title, scale=alt.Scale(zero=False, nice=True))
+    color = alt.Color("kind:N", legend=None, scale=alt.Scale(domain=["T5", "ViT"]))
+    at = tooltip_lines(("percent", "neurons kept (%)", ".3~g"))
+    line = alt.Chart(inline(means)).mark_line(strokeWidth=1.8, point=False)
+    lines = line.encode(x=x, y=y, color=color, tooltip=[*at, *over_seeds_tooltip(title)])
+    tooltip = [*at, *tooltip_lines(("value", title, ".4~g"), ("seed", "seed", "d"), ("run", "run", ""))]
+    dots = (
+        alt.Chart(inline(rows))
+        .mark_point(size=40, filled=True, opacity=1)
+        .encode(x=x, y=y, color=color, tooltip=tooltip)
+    )
+    marks = [lines, dots]
+    if zero is not None:
+        marks = [reference(0, "dense"), reference(zero, "about the paper's", is_left=True), *marks]
+    return layered(marks, kind)

@@ -1,0 +1,123 @@
+"""The trainings that recipes share or vary: a T5 on text, a ViT and a 2-layer MLP on images."""
+
+from dataclasses import replace
+
+from lazyneuron.data.images import Augmentation
+from lazyneuron.enforce.selection import TopK
+from lazyneuron.paper.options import Scale
+from lazyneuron.paper.runs import ImageTask, T5Task, Training
+
+DIGITS = Augmentation(canvas=12, rotation=30, scale=0.2, shift=1.5, noise=0.125)
+SMALL_IMAGES = Augmentation(canvas=28, shift=2, flip=True)
+
+_QUICK_T5 = Training(
+    name="t5",
+    task=T5Task(size="tiny"),
+    num_steps=8000,
+    batch_size=8,
+    learning_rate=0.02,
+    optimizer="adafactor",
+    schedule="linear",
+    warmup_steps=100,
+    z_loss=1e-4,
+    num_probes=24,
+    probe_batches=32,
+)
+_QUICK_VIT = Training(
+    name="vit",
+    task=ImageTask(size="vit-tiny", augmentation=DIGITS, d_ff=1024),
+    num_steps=5000,
+    batch_size=64,
+    learning_rate=6e-3,
+    optimizer="adamw",
+    schedule="linear",
+    warmup_steps=200,
+    clip_norm=1.0,
+    num_probes=24,
+)
+
+
+def t5(scale: Scale) -> Training:
+    """T5 v1.0 trained by span corruption with Adafactor.
+
+    smoke: seconds. quick: 64-token spans of the prose that ships with Python, 3 + 3 layers. laptop: the State of the
+    Union addresses. paper: T5-Base on C4 as in T5X (100k steps of 256 x 512 tokens).
+    """
+    if scale == "smoke":
+        return _smoke(_QUICK_T5, num_steps=40)
+    if scale == "quick":
+        return _QUICK_T5
+    if scale == "laptop":
+        task = T5Task(size="tiny", text="state-of-the-union", vocab_size=2048)
+        return replace(_QUICK_T5, task=task, num_steps=5000, batch_size=8, probe_batches=32)
+    task = T5Task(
+        size="base", text="hf:allenai/c4/en", vocab_size=32_128, input_length=512, max_text_bytes=60_000_000_000
+    )
+    schedule = {"learning_rate": 0.01, "schedule": "constant", "warmup_steps": 0}
+    return replace(_full_size(_QUICK_T5), task=task, num_steps=100_000, batch_size=256, **schedule)
+
+
+def vit(scale: Scale) -> Training:
+    """A ReLU ViT that classifies images, with AdamW.
+
+    smoke: seconds. quick: scikit-learn's digits, each turned, scaled, moved and made noisy on a 12 x 12 canvas so that
+    none is seen twice. laptop: Fashion-MNIST. paper: ViT-B/16 on ImageNet-1k, 90 epochs at learning rate 3e-3 and
+    decay 0.3 after 10k steps of warm-up, as the code base that the paper used has it; but its batch is 4,096 (1,024
+    here), its loss a sigmoid one with head bias -10 (softmax here), its dropout 0.1 (0 here), its last learning rate
+    1e-5 (0 here), and it crops at random (centre and flip here).
+    """
+    if scale == "smoke":
+        return _smoke(_QUICK_VIT, num_steps=50)
+    if scale == "quick":
+        return _QUICK_VIT
+    if scale == "laptop":
+        task = ImageTask(size="vit-tiny", images="fashion-mnist", augmentation=SMALL_IMAGES, patch_size=7)
+        return replace(_QUICK_VIT, task=task, num_steps=3500, batch_size=32, learning_rate=4e-3)
+    task = ImageTask(size="vit-b16", images="hf:ILSVRC/imagenet-1k", augmentation=Augmentation(canvas=224, flip=True))
+    schedule = {"learning_rate": 3e-3, "weight_decay": 0.3, "warmup_steps": 10_000}
+    return replace(_full_size(_QUICK_VIT), task=task, num_steps=112_600, batch_size=1024, **schedule)
+
+
+def mlp_training(scale: Scale) -> Training:
+    """A 2-layer ReLU MLP on the images of `vit` as they are, shrunk to 32 pixels at paper scale."""
+    run = vit(scale)
+    own = image_task(run)
+    how = Augmentation(canvas=32, flip=True) if scale == "paper" else own.augmentation
+    task = ImageTask(model="mlp", size="mlp", images=own.images, augmentation=how, d_ff=512)
+    return replace(run, name="mlp", task=task)
+
+
+def image_task(run: Training) -> ImageTask:
+    """The task of a training on images."""
+    assert isinstance(run.task, ImageTask)
+    return run.task
+
+
+def varied(run: Training, name: str, **changes: object) -> Training:
+    """The run under a longer name, with `changes` of its task's fields or, where the task has none such, of its own."""
+    fields = run.task.__dataclass_fields__
+    task = replace(run.task, **{key: value for key, value in changes.items() if key in fields})
+    own = {key: value for key, value in changes.items() if key not in fields}
+    return replace(run, name=f"{run.name}-{name}", task=task, **own)
+
+
+def longer(run: Training) -> Training:
+    """Twice the steps: whether more training is what a claim that fails at this scale lacks."""
+    return varied(run, "long", num_steps=2 * run.num_steps)
+
+
+def with_topk(run: Training, density: float) -> Training:
+    """The run with the `density` largest entries of each activation map kept, at every step."""
+    return varied(run, f"top{100 * density:g}pct", selection=TopK(density=density))
+
+
+def _smoke(run: Training, num_steps: int) -> Training:
+    """The run cut to seconds, with probes and checkpoints to match."""
+    cut = {"num_probes": 6, "probe_batches": 4, "test_examples": 200, "log_every": 10, "checkpoint_every": 20}
+    return replace(run, num_steps=num_steps, **cut)
+
+
+def _full_size(run: Training) -> Training:
+    """The run with the cadence, workers and threads of a long one on large batches."""
+    run = replace(run, num_probes=40, probe_batches=4, log_every=100, checkpoint_every=1000)
+    return replace(run, num_workers=8, num_threads=None)

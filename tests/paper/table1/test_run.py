@@ -1,0 +1,40 @@
+"""Accuracy under corruptions: all models on the same images, drawn by the seed, relative to the first model."""
+
+import pytest
+
+from lazyneuron.paper.table1.run import Robustness
+from lazyneuron.records.folder import RunFolder
+
+
+def run_of(runs, name="robustness", **changes):
+    models = (runs["vit"], runs["vit-top8"])
+    return Robustness(name=name, of=models, corruptions=("gaussian_noise", "contrast"), **{"num_images": 60} | changes)
+
+
+def test_each_model_corruption_and_severity_has_its_accuracy(trained, studied):
+    _, runs = trained
+    records = studied(run_of(runs))
+    accuracy = {(r.case, r.x): r.value for r in records if r.what == "accuracy"}
+    cases = {f"{run} {name}" for run in ("vit", "vit-top8") for name in ("gaussian_noise", "contrast")}
+    assert accuracy.keys() == {(c, float(s)) for c in cases for s in range(1, 6)} | {
+        ("vit clean", 0),
+        ("vit-top8 clean", 0),
+    }
+    assert {r.num_tokens for r in records if r.what == "accuracy"} == {60}
+    assert all(0 <= r.value <= 1 for r in records if r.what in ("accuracy", "ece"))
+    assert {r.x for r in records if r.what == "ece"} == {0, 1, 2, 3, 4, 5}
+    errors = {r.case: r.value for r in records if r.what == "corruption_error"}
+    assert errors["vit contrast"] == errors["vit gaussian_noise"] == 1
+    expected = sum(1 - accuracy["vit-top8 contrast", s] for s in range(1, 6))
+    expected /= sum(1 - accuracy["vit contrast", s] for s in range(1, 6))
+    assert errors["vit-top8 contrast"] == pytest.approx(expected)
+    mce = {r.case: r.value for r in records if r.what == "mce"}
+    assert mce["vit-top8"] == pytest.approx((errors["vit-top8 contrast"] + errors["vit-top8 gaussian_noise"]) / 2)
+
+
+def test_clean_accuracy_is_that_of_the_training(trained, studied):
+    folder, runs = trained
+    records = studied(run_of(runs, name="clean", num_images=runs["vit"].test_examples))
+    test = {r.what: r.value for r in RunFolder(folder / "vit-seed0").records() if r.split == "test" and r.x is None}
+    clean = next(r.value for r in records if r.what == "accuracy" and r.case == "vit clean")
+    assert clean == test["accuracy"]

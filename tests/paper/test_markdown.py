@@ -1,0 +1,68 @@
+"""The page of a reproduction in Markdown: it renders whole, links lead somewhere, and every chart is there."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from markdown_it import MarkdownIt
+
+from lazyneuron.errors import UsageError
+from lazyneuron.paper.page import write_report
+from lazyneuron.records.folder import RunFolder
+from tests.pages.reproduced import EXPERIMENTS, write_folder
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("markdown")
+    return write_report([write_folder(folder / "small", seeds=(0, 1, 2))], folder / "docs" / "results.md")
+
+
+def test_every_experiment_has_a_heading_that_the_list_on_top_leads_to(page: Path) -> None:
+    text = page.read_text()
+    headings = re.findall(r"^## (.+)$", text, re.MULTILINE)
+    assert headings == ["Claims", *(title for title, *_ in EXPERIMENTS.values())]
+    anchors = [re.sub(r"[^a-z0-9 _-]", "", heading.lower()).replace(" ", "-") for heading in headings]
+    assert re.findall(r"\]\(#([^)]+)\)", text) == anchors[1:]
+
+
+def test_every_chart_that_it_shows_is_beside_it_and_no_other(page: Path) -> None:
+    shown = re.findall(r"!\[[^]]+\]\(results/([^)]+)\)", page.read_text())
+    assert sorted(shown) == sorted(path.name for path in (page.parent / "results").iterdir())
+    assert len(shown) > len(EXPERIMENTS)
+    assert "Click" not in page.read_text()
+
+
+def test_verdicts_stand_with_values_and_intervals(page: Path) -> None:
+    text = page.read_text()
+    assert "**3 hold, 1 does not hold, 1 cannot tell**" in text
+    assert "| t5 | about 0.5 | ✅ holds | 0.4997 | 0.4987 to 0.5007 | between 0.45 and 0.55: " in text
+    assert "- ❌ does not hold: Wider models have a lower density. On t5 0.61 (0.61 to 0.61), expected" in text
+
+
+def test_tables_render_with_as_many_cells_in_each_row_as_titles(page: Path) -> None:
+    html = MarkdownIt("commonmark").enable("table").render(page.read_text())
+    tables = re.findall(r"<table>.*?</table>", html, re.DOTALL)
+    assert len(tables) == len(re.findall(r"^\| -", page.read_text(), re.MULTILINE)) > len(EXPERIMENTS)
+    for table in tables:
+        titles, *rows = (len(re.findall(r"<t[hd]", row)) for row in table.split("<tr>")[1:])
+        assert rows
+        assert set(rows) == {titles}
+    assert not re.findall(r"<p>\s*\|", html)
+
+
+def test_texts_stay_within_their_cells(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "small", ["mixer"])
+    odd = [replace(verdict, on="a | b\n<script>") for verdict in RunFolder(folder).verdicts()]
+    RunFolder(folder).write_verdicts(odd)
+    assert "| a \\| b &lt;script> |" in write_report([folder], tmp_path / "page.md").read_text()
+
+
+def test_only_one_reproduction_has_a_page_in_markdown(tmp_path: Path) -> None:
+    folders = [write_folder(tmp_path / name, ["mixer"]) for name in "ab"]
+    with pytest.raises(UsageError, match="of one result folder"):
+        write_report(folders, tmp_path / "page.md")
+    RunFolder(tmp_path / "measured", {"kind": "measure"})
+    with pytest.raises(UsageError, match="is no result folder of lazyneuron reproduce"):
+        write_report([tmp_path / "measured"], tmp_path / "page.md")
