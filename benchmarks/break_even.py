@@ -10,6 +10,7 @@ cache; the first shape has four copies, which fit in the cache.
 import argparse
 import dataclasses
 import json
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -110,11 +111,50 @@ def table(found: list[dict[str, Any]]) -> Table:
     return shown
 
 
+def choices(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """The form of `lazyneuron.exploit.choose.break_even`: the worst of the shapes, in steps of 5 %.
+
+    `share` is against the fastest dense product, torch's or ours.
+    """
+    share: dict[str, Any] = {way: {} for way in ("screened", "sparse down")}
+    own_dense: dict[str, Any] = {}
+    for dtype in dict.fromkeys(one["dtype"] for one in found):
+        rows = [one for one in found if one["dtype"] == dtype]
+        own_dense[dtype] = [[0, 0], [0, 0]]
+        for is_down, (way, part) in enumerate((("screened", "up"), ("sparse down", "down, transposed"))):
+            ours = part.partition(",")[0]
+            least, is_ahead = [1.0, 1.0], [True, True]
+            limits: dict[str, list[float]] = {}
+            for tokens in TOKENS:
+                here = [one for one in rows if one["tokens"] == tokens]
+                for is_cached in (False, True):
+                    shapes = [one for one in here if one["is_cached"] == is_cached]
+                    ratios = [one["torch_ms"][part] / one["ours_ms"][ours] for one in shapes]
+                    is_ahead[is_cached] &= min(ratios) >= 1
+                    if is_ahead[is_cached]:
+                        own_dense[dtype][is_down][is_cached] = tokens
+                    if tokens <= MOST_TOKENS:
+                        evens = [
+                            _crossing(one, way, min(one["torch_ms"][part], one["ours_ms"][ours])) for one in shapes
+                        ]
+                        least[is_cached] = min(least[is_cached], math.floor(20 * min(evens)) / 20)
+                if tokens <= MOST_TOKENS:
+                    limits = {n: pair for n, pair in limits.items() if pair != least} | {str(tokens): [*least]}
+            share[way][dtype] = limits
+    return {"share": share, "own_dense": own_dense}
+
+
+def _crossing(one: dict[str, Any], way: str, dense: float) -> float:
+    points = one["ways"][way]
+    return crossing([point["share"] for point in points], [point["ms"] for point in points], dense)
+
+
 def main() -> None:
     """Run the benchmark, print its table and write the numbers to `--out`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=0.15, help="for each point")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="keep the times here")
+    parser.add_argument("--table", type=Path, help="write the package's table here")
     arguments = parser.parse_args()
     found = []
     with torch.inference_mode():
@@ -122,10 +162,11 @@ def main() -> None:
             for d_model, d_ff in SHAPES:
                 found += measure(d_model, d_ff, dtype, arguments.seconds)
     Console(width=110).print(table(found))
-    if arguments.out:
-        source = Source.here(device_name(torch.device("cpu")), torch.get_num_threads())
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps({"source": dataclasses.asdict(source), "break_even": found}) + "\n")
+    source = dataclasses.asdict(Source.here(device_name(torch.device("cpu")), torch.get_num_threads()))
+    for path, content in ((arguments.out, {"break_even": found}), (arguments.table, choices(found))):
+        if path:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps({"source": source} | content) + "\n")
 
 
 if __name__ == "__main__":
