@@ -95,12 +95,12 @@ class CapturedMaps(Mapping[str, Tensor]):
         self._hooks.close(is_error=error is not None)
 
     def _keep(self, site: Site, h_BSF: Tensor, is_real_BS: Tensor | None) -> None:
-        h_TF = h_BSF.flatten(0, 1) if is_real_BS is None else h_BSF[is_real_BS]
         seen = self._num_tokens.get(site.name, 0)
-        self._num_tokens[site.name] = seen + len(h_TF)
-        kept_TF = h_TF[: max(0, self._max_tokens - seen)]
-        if len(kept_TF):
-            self._parts.setdefault(site.name, []).append(self._part(kept_TF))
+        num_new = h_BSF.shape[0] * h_BSF.shape[1] if is_real_BS is None else int(is_real_BS.sum())
+        self._num_tokens[site.name] = seen + num_new
+        if num_new and seen < self._max_tokens:
+            h_TF = h_BSF.flatten(0, 1) if is_real_BS is None else h_BSF[is_real_BS]
+            self._parts.setdefault(site.name, []).append(self._part(h_TF[: self._max_tokens - seen]))
 
     def _part(self, h_TF: Tensor) -> tuple[Tensor, ...]:
         if not self._sparse:
