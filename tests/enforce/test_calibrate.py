@@ -93,7 +93,7 @@ def test_refusals(stack, x):
         calibrate(model, [x], 0)
     with pytest.raises(UsageError, match="there is no batch to calibrate on"):
         calibrate(model, [], 0.1)
-    with pytest.raises(UsageError, match="site '': no token of the batches reached it"):
+    with pytest.raises(UsageError, match="site '': no token reached it"):
         calibrate(Given(), [torch.zeros(0, 8)], 0.1, [SITE])
     enforce(model, TopK(k=2), example_inputs=x)
     with pytest.raises(UsageError, match=r"release\(model\) first"):

@@ -501,9 +501,9 @@ REFUSED: list[tuple[type[Exception], dict[str, Any], str]] = [
     (UsageError, {}, "Alone has no dummy inputs: pass a batch as example_inputs="),
     (ValueError, {"selection": TopK(k=13)}, "site '': top-k needs 0 < k <= d_ff; got k=13 with d_ff=12"),
     (TypeError, {"selection": 3}, "enforce takes a selection such as TopK"),
-    (UsageError, {"selection": {"x": TopK(k=1)}}, "'x' fits none of the 1 sites: ''"),
+    (UsageError, {"selection": {"x": TopK(k=1)}}, "'x' matches none of the 1 sites: ''"),
     (ValueError, {"selection": {"(": TopK(k=1)}}, "'(' is neither the name of a site nor a regular expression"),
-    (ValueError, {"selection": {"": {"site": {}}}}, "this is not what enforced(model) returns"),
+    (ValueError, {"selection": {"": {"site": {}}}}, "the mapping is not one that enforced(model) returns"),
     (NoSitesError, {"sites": "nothing"}, "sites='nothing' matches none of the 1 MLPs"),
 ]
 
@@ -572,11 +572,11 @@ def test_verify_tells_who_broke_the_promise(stack, x):
     model[1].down.register_forward_pre_hook(lambda module, args: torch.ones_like(args[0]))
     with pytest.raises(NotSparseError) as error:
         verify(model, x)
-    promise = "at most 1 nonzeros in each block of 4 is not so for 15 of 15 tokens, the worst has 4"
+    promise = "at most 1 nonzeros in each block of 4 does not hold for 15 of 15 tokens; the worst has 4"
     assert str(error.value) == f"site '1': {promise}"
     assert isinstance(error.value, AssertionError)
     enforce(model, Threshold(2.0), sites[1:], x)
-    with pytest.raises(NotSparseError, match=r"no nonzero of magnitude 2.0 or less is not so for 15 of 15"):
+    with pytest.raises(NotSparseError, match=r"no nonzero of magnitude 2.0 or less does not hold for 15 of 15"):
         verify(model, x)
 
 

@@ -115,7 +115,7 @@ def test_functions_are_refused(x):
             return x + self.down(F.gelu(self.up(x)))
 
     model = nn.Sequential(Functional(), Functional())
-    unchanged(model, x, r"site '0': its activation \(gelu\) is no module that can be swapped")
+    unchanged(model, x, r"site '0': its activation \(gelu\) is no module that can be replaced")
 
 
 def test_one_module_for_many_things_is_refused(x):
@@ -128,7 +128,7 @@ def test_one_module_for_many_things_is_refused(x):
             return x + self.down(self.act(self.up(self.norm(self.act(x)))))
 
     unchanged(
-        nn.Sequential(Shared(), Shared()), x, r"0.act activates more than an MLP: give the MLP a module of its own"
+        nn.Sequential(Shared(), Shared()), x, r"0.act is used outside the MLPs too: give the MLP a module of its own"
     )
 
 

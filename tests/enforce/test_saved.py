@@ -127,7 +127,7 @@ def test_a_spec_that_does_not_fit_is_refused(build, tmp_path):
     config = json.loads((tmp_path / "config.json").read_text())
     for broken in ({"x": {"selection": {"kind": "topk"}}}, {"x": 3}, {"x": {"site": {"down": "nowhere"}}}, [1]):
         (tmp_path / "config.json").write_text(json.dumps(config | {"lazyneuron": broken}))
-        with pytest.raises(UsageError, match="what the config says of lazyneuron does not fit the model"):
+        with pytest.raises(UsageError, match="the config's lazyneuron entry does not fit the model"):
             from_pretrained(str(tmp_path))
 
 

@@ -220,7 +220,7 @@ def test_budgets_give_each_site_its_density(options, console):
     assert [kept["finetuned", mean, layer] for layer in (0, 1)] == [0.25, 0.125]
     found = values(converted.records)
     assert found["converted", mean, "loss"] != found["sweep", mean, "loss"]
-    with pytest.raises(UsageError, match="'nowhere' fits none of the 2 sites: 'model"):
+    with pytest.raises(UsageError, match="'nowhere' matches none of the 2 sites: 'model"):
         convert(options(budgets={"nowhere": 0.1}, out="wrong"), console)
     assert not options(out="wrong").folder.exists()
     with pytest.raises(UsageError, match=r"--budgets: '\(' is neither the name of a site nor a regular expression"):

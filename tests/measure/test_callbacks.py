@@ -304,7 +304,7 @@ def test_lightning_resumes_and_tells_its_own_loggers(tmp_path: Path) -> None:
     assert [(e.step, e.value) for e in found.Scalars("density/layer.0")] == expected
 
 
-def test_without_lightning_the_user_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_lightning_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In one line; and neither Lightning nor transformers is imported before a callback is made."""
     for name in ("lightning.pytorch", "pytorch_lightning"):
         monkeypatch.delitem(sys.modules, name, raising=False)

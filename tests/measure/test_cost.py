@@ -344,9 +344,9 @@ def test_errors_name_the_thing():
     name = sites[0].name
     other, tokens = llama()
     for density, message in [
-        ({"nowhere": 0.5}, r"density\['nowhere'\] matches no site"),
-        ({name: 1.5}, r"is 1.5: give the active fraction, from 0 to 1"),
-        ({name: -0.1}, r"is -0.1: give"),
+        ({"nowhere": 0.5}, r"density\['nowhere'\] is of no site"),
+        ({name: 1.5}, r"is 1.5: pass the active fraction, from 0 to 1"),
+        ({name: -0.1}, r"is -0.1: pass"),
         ({name: float("nan")}, r"density is nan \(no token seen\)"),
     ]:
         with pytest.raises(ValueError, match=message) as error:
@@ -354,7 +354,7 @@ def test_errors_name_the_thing():
         assert "\n" not in str(error.value)
     with pytest.raises(ValueError, match="LlamaForCausalLM has no parameter 'vit"):
         cost(other, sites, tokens)
-    with pytest.raises(ValueError, match="not d_ff=640; find_sites of this model"):
+    with pytest.raises(ValueError, match="not d_ff=640"):
         cost(model, [replace(sites[0], d_ff=640)], inputs)
     with pytest.raises(ValueError, match="cannot divide by 0 tokens: pass num_tokens="):
         cost(model, sites, inputs, num_tokens=0)

@@ -243,7 +243,7 @@ def test_a_resumed_run_has_each_step_once(tmp_path: Path) -> None:
 
 
 def test_steps_must_go_forward(tmp_path: Path) -> None:
-    """A count that starts anew with each epoch, and a step recorded twice, are told in one line."""
+    """A count that starts anew with each epoch, and a step recorded twice, are refused in one line."""
     model = Stack()
     monitor = Monitor(model, tmp_path, every=2)
     for step in range(3):
@@ -251,15 +251,15 @@ def test_steps_must_go_forward(tmp_path: Path) -> None:
             model(_x(step))
     with pytest.raises(UsageError, match="step 0 came after step 2"):
         monitor.step(0)
-    with pytest.raises(UsageError, match=r"step 2 is recorded already.*is_last=False"):
+    with pytest.raises(UsageError, match=r"step 2 is already recorded.*is_last=False"):
         monitor.step(2)
 
 
-def test_misuse_is_told_in_one_line(tmp_path: Path) -> None:
+def test_misuse_is_refused_in_one_line(tmp_path: Path) -> None:
     """A module that is not called, a wrong interval, and another run's folder."""
     model = Stack()
     monitor = Monitor(model, tmp_path, every=1)
-    with pytest.raises(UsageError, match="step 0: Stack itself was not called with gradients"), monitor.step(0):
+    with pytest.raises(UsageError, match="step 0: nothing was counted, because Stack itself was not"), monitor.step(0):
         model.blocks(_x(0))
     with pytest.raises(UsageError, match="every must be 1 step or more; got 0"):
         Monitor(model, tmp_path, every=0)
@@ -291,7 +291,7 @@ def test_tensorboard_gets_the_recorded_numbers(tmp_path: Path) -> None:
     assert curves["density/mean"][1] == (2, pytest.approx((values[2, "", 0] + values[2, "", 1]) / 2))
 
 
-def test_an_encoder_and_a_decoder_are_told_apart(tmp_path: Path) -> None:
+def test_an_encoder_and_a_decoder_have_layers_of_their_own(tmp_path: Path) -> None:
     """T5's stacks have layers of their own in records and curves, and dropout does not make neurons inactive."""
     config = hf.T5Config(vocab_size=50, d_model=16, d_kv=4, d_ff=32, num_layers=2, num_heads=2, dropout_rate=0.5)
     config.decoder_start_token_id = 0
@@ -343,7 +343,7 @@ def test_compiled_models_are_counted(tmp_path: Path, how: str) -> None:
     if how == "inner":
         monitor = Monitor(watched, tmp_path, every=2)
     else:
-        with pytest.warns(UserWarning, match="compiled anew twice in 2 steps: raise `every`"):
+        with pytest.warns(UserWarning, match="recompiled twice in 2 steps: raise `every`"):
             monitor = Monitor(watched, tmp_path, every=2)
     for step in range(3):
         with monitor.step(step):

@@ -287,7 +287,7 @@ def test_what_dropout_zeroes_before_the_down_projection_is_not_silent(autocast: 
 
 
 def test_functional_dropout_counts_as_inactive() -> None:
-    """A dropout that is no module cannot be told from silent neurons, as documented."""
+    """Neurons that a functional dropout zeroes count as inactive, as documented."""
     model = MLP()
     with watch(model) as probe:
         for _ in range(20):
@@ -491,7 +491,7 @@ def test_handles_are_gone_whatever_happens() -> None:
     assert _num_hooks(model) == 0
 
 
-def test_misuse_is_told_in_one_line() -> None:
+def test_misuse_is_refused_in_one_line() -> None:
     """Reading too early, opening twice, a site of the wrong width, and two sites of one name say so."""
     model = MLP()
     with pytest.raises(RuntimeError, match="no site is known yet"):

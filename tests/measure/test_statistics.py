@@ -118,7 +118,7 @@ def test_mistakes_are_named(model):
     probe = counted(model, (torch.randn(2, 3, 6), None), statistics=["active"])
     with pytest.raises(ValueError, match=r"'overlap' was not counted: watch\(model, statistics=\['overlap'\]\)"):
         _ = probe.overlap
-    with pytest.raises(ValueError, match="'position' is no histogram: choose from active"):
+    with pytest.raises(ValueError, match="'position' has no histogram: choose from active"):
         probe.histogram("position")
     with pytest.raises(ValueError, match=r"cannot merge a probe of statistics \[\] into one of \['active'\]"):
         probe.merge(counted(model, (torch.randn(2, 3, 6), None), statistics=()))

@@ -11,7 +11,7 @@ from lazyneuron.errors import UsageError
 from lazyneuron.measure.trackers import Trackers
 
 
-def test_misuse_is_told_in_one_line(tmp_path: Path) -> None:
+def test_misuse_is_refused_in_one_line(tmp_path: Path) -> None:
     """A name that is none, and a name where a list of them belongs."""
     with pytest.raises(UsageError, match="no tracker 'tensorbord': choose from tensorboard, trackio, wandb"):
         Trackers(["tensorbord"], tmp_path)

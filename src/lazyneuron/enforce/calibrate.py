@@ -1,4 +1,4 @@
-"""Thresholds that give a model's maps a density on data: exact order statistics, found digit by digit."""
+"""`lazy.calibrate`: thresholds that give a model's maps a density on data, as exact order statistics."""
 
 from collections.abc import Iterable
 
@@ -19,23 +19,23 @@ _INTEGERS[torch.float16] = torch.int16
 def calibrate(
     model: nn.Module, batches: Iterable[Inputs], density: float, sites: SiteChoice = "auto"
 ) -> dict[str, Threshold]:
-    """For each site the threshold that leaves `density` of its entries on `batches`: what `enforce` takes as selection.
+    """For each site, the threshold that keeps `density` of its entries on `batches`, as a selection for `enforce`.
 
-    Exactly round(density * entries) of them are larger in magnitude, fewer where several equal the threshold or more
-    are zero already. Entries of padding are left out, as by `watch`; NaN counts as the largest. The model runs in eval
-    mode without gradients, once over the batches for each 16 bits of its dtype (float32: twice); what is kept is a
-    histogram per site. `batches` are as `example_inputs` of `enforce`, and are kept too; the first finds the sites.
+    Exactly round(density * entries) entries are larger in magnitude; fewer if several equal the threshold, or if more
+    are zero already. Padding is left out, as by `watch`; NaN counts as the largest. The model runs in eval mode without
+    gradients, one pass over the batches for each 16 bits of its dtype (float32: two), and one histogram per site is
+    kept. `batches` are as `example_inputs` of `enforce`, and all are held in memory; the first finds the sites.
 
-    Raises ValueError for a density outside (0, 1], UsageError if a selection is in force, there is no batch, a site
-    saw no token, or so much is infinite or NaN that no threshold is finite.
+    Raises ValueError for a density outside (0, 1]; UsageError if a selection is in force, there is no batch, a site
+    saw no token, or too many entries are infinite or NaN for a finite threshold.
     """
     if not 0 < density <= 1:
         raise ValueError(f"calibration needs 0 < density <= 1; got density={density}")
     if enforced(model):
-        raise UsageError("calibration needs the model as it is without a selection: release(model) first")
+        raise UsageError("calibration needs a model without a selection in force: release(model) first")
     data = [*batches]
     if not data:
-        raise UsageError("there is no batch to calibrate on: give at least one")
+        raise UsageError("there is no batch to calibrate on: pass at least one")
     found = find_sites(model, data[0], sites)
     was_training = {module: module.training for module in model.modules()}
     model.eval()
@@ -52,7 +52,7 @@ def calibrate(
 
 
 class _Rank:
-    """The entry at which the density is reached, its bit pattern found from the highest digit down."""
+    """The entry at which the density is reached; its bit pattern is found digit by digit, highest first."""
 
     def __init__(self, density: float) -> None:
         self.density = density
@@ -69,7 +69,7 @@ class _Rank:
     def add(self, name: str, h: Tensor) -> None:
         """Count the current digit of the entries that share the digits found so far."""
         if self.dtype not in (None, h.dtype):
-            raise UsageError(f"site {name!r} has maps of {self.dtype} and of {h.dtype}: calibrate each by itself")
+            raise UsageError(f"site {name!r} has maps of {self.dtype} and of {h.dtype}: calibrate each separately")
         self.dtype = h.dtype
         width = 8 * h.element_size()
         if self.digits_left < 0:
@@ -82,11 +82,11 @@ class _Rank:
         self.histogram = counted if self.histogram is None else self.histogram + counted
 
     def next_digit(self, name: str) -> None:
-        """Settle the digit just counted."""
+        """Fix the digit that was just counted."""
         if self.is_found:
             return
         if self.histogram is None:
-            raise UsageError(f"site {name!r}: no token of the batches reached it; give more, or leave it out of sites=")
+            raise UsageError(f"site {name!r}: no token reached it; pass more batches, or leave it out of sites=")
         if self.num_above is None:
             total = int(self.histogram.sum())
             self.keeps_all = round(self.density * total) == total
@@ -94,7 +94,7 @@ class _Rank:
         above = self.histogram.flip(0).cumsum(0).flip(0)  # entries with this digit or a larger one
         if int(above[0]) <= self.num_above:
             raise UsageError(
-                f"site {name!r} had other maps in the second pass over the batches: make the model repeat them"
+                f"site {name!r} had other maps in the second pass over the batches: make the model deterministic"
             )
         digit = int((above > self.num_above).nonzero().max())
         self.num_above -= int(above[digit]) - int(self.histogram[digit])
@@ -109,7 +109,7 @@ class _Rank:
             return Threshold(0.0)
         if not tau < float("inf"):
             what = f"more than {self.density:.2%} of its entries are infinite or NaN"
-            raise UsageError(f"site {name!r}: {what}; mend the model or the data")
+            raise UsageError(f"site {name!r}: {what}; check the model and the data")
         return Threshold(tau)
 
 

@@ -1,4 +1,4 @@
-"""Put selections into a model's MLPs, in place, and take them out again."""
+"""`lazy.enforce` and `lazy.release`: put selections into a model's MLPs in place, and remove them."""
 
 import dataclasses
 import re
@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from lazyneuron.enforce.selecting_hooks import AtBare, AtDown, AtDropout, AtUp, SiteHook, site_hooks
+from lazyneuron.enforce.selecting_hooks import AtBare, AtDown, AtDropout, AtUp, SiteHook, all_site_hooks
 from lazyneuron.enforce.selection import Anneal, Selection, selection_from_dict
 from lazyneuron.errors import UsageError
 from lazyneuron.maps.attach import forget_compiled
@@ -17,7 +17,7 @@ from lazyneuron.sites import Inputs, Site, SiteChoice, dummy_inputs, find_sites,
 
 CONFIG_KEY = "lazyneuron"
 Chosen = list[tuple[Site, Selection, str | None]]
-"""Sites with their selections, and the name of the dropout between the site's activation and its down projection."""
+"""Sites, their selections, and the name of the dropout between activation and down projection."""
 
 
 def enforce(
@@ -26,28 +26,28 @@ def enforce(
     sites: SiteChoice = "auto",
     example_inputs: Inputs | None = None,
 ) -> None:
-    """Make the MLPs of `model` keep only what `selection` selects, from its next call on, in training and inference.
+    """Make the MLPs of `model` keep only the selected neurons, from its next call on, in training and inference.
 
-    `selection` is one for all sites, a mapping from the name of a site (or a regular expression, found somewhere in it;
-    names come first, then the first that matches) to its selection, or what `enforced` returned. Sites that no key
-    fits are left as they are. What was in force before is replaced.
+    `selection` is a selection for all sites, or a mapping from site names or regular expressions to selections, or what
+    `enforced` returned. A site takes the selection under its name, or else under the first expression that matches
+    anywhere in its name, or else it stays dense. Selections already in force are replaced.
 
-    `sites` is as in `watch`, but they are found now, by one forward pass: on `example_inputs` (keyword arguments as a
-    mapping, positional ones as a tuple, or a tensor), or else on a few tokens or a blank image for a Hugging Face model
-    that takes these alone. MLPs that the inputs do not reach stay dense. Other models need `example_inputs`, unless
-    `sites` is a list and no `nn.Dropout` lies inside the sites.
+    `sites` is as in `watch`, but the sites are found now, by one forward pass on `example_inputs` (keyword arguments as
+    a mapping, positional arguments as a tuple, or a tensor). A Hugging Face model that needs only tokens or an image
+    runs on dummy inputs without them; other models need them, unless `sites` is a list and there is no `nn.Dropout`
+    inside the sites. MLPs that the inputs do not reach stay dense.
 
-    Nothing is copied: parameters and `state_dict` keys stay. The hooks go along with copies and pickles of the model.
-    Compiled models are compiled anew. In training the map is selected before the `nn.Dropout` that lies between it and
-    the down projection; a dropout called as a function cannot be told, so there the selection is among what it left.
-    The config of a Hugging Face model keeps what is in force, so `save_pretrained` writes it.
+    Nothing is copied: parameters and `state_dict` keys stay. Copies and pickles of the model are enforced too. Compiled
+    models are recompiled. In training mode the map is selected before the `nn.Dropout` in front of the down projection;
+    where a functional dropout stands there, after it. The config of a Hugging Face model records the selections, so
+    `save_pretrained` writes them.
 
-    UsageError, ValueError or NoSitesError, in one line with the site's name, before anything is changed.
+    Raises UsageError, ValueError or NoSitesError with the site's name before anything is changed.
     """
     root = unwrap(model)
-    is_written = isinstance(selection, Mapping) and any(isinstance(value, Mapping) for value in selection.values())
+    is_spec = isinstance(selection, Mapping) and any(isinstance(value, Mapping) for value in selection.values())
     layout = Layout(root)
-    chosen = _read(root, selection) if is_written else _choose(model, layout, selection, sites, example_inputs)
+    chosen = _read(root, selection) if is_spec else _choose(model, layout, selection, sites, example_inputs)
     placed = [(hook, module) for each in chosen for hook, module in _hooks(layout, *each)]
     release(model)
     for hook, module in placed:
@@ -57,8 +57,8 @@ def enforce(
 
 
 def release(model: nn.Module) -> None:
-    """Undo `enforce`: outputs are as before it, to the bit; harmless where nothing is in force."""
-    hooks = [hook for module in unwrap(model).modules() for hook in site_hooks(module)]
+    """Undo `enforce`: outputs are the original ones to the bit. Harmless if nothing is in force."""
+    hooks = all_site_hooks(model)
     for hook in hooks:
         hook.remove()
     if hooks:
@@ -67,10 +67,10 @@ def release(model: nn.Module) -> None:
 
 
 def enforced(model: nn.Module) -> dict[str, dict[str, Any]]:
-    """What is in force, by the names of the sites: plain values, fit for JSON and for `enforce`; empty if nothing is.
+    """The selections in force by site name, as plain values for JSON and for `enforce`; empty if there are none.
 
-    Each has "selection" (its kind and values), "site" (the fields of `Site` but the name) and, where there is one,
-    "dropout": the module before which it acts in training.
+    Each has "selection" (its kind and values), "site" (the fields of `Site` except the name) and, if there is a dropout
+    before the down projection, its name as "dropout".
     """
     layout = Layout(model)
     found: dict[str, dict[str, Any]] = {}
@@ -83,18 +83,16 @@ def enforced(model: nn.Module) -> dict[str, dict[str, Any]]:
 
 
 def hooks_in_force(model: nn.Module) -> dict[str, SiteHook]:
-    """One hook for each site in force: that at its projection."""
-    hooks = [hook for module in unwrap(model).modules() for hook in site_hooks(module)]
-    return {hook.site.name: hook for hook in hooks if not isinstance(hook, AtDropout)}
+    """For each site with a selection in force, the hook at its projection."""
+    return {hook.site.name: hook for hook in all_site_hooks(model) if not isinstance(hook, AtDropout)}
 
 
 def set_step(model: nn.Module, step: int) -> None:
-    """Bring every `Anneal` in force to `step`; UsageError if there is none.
+    """Set every `Anneal` in force to `step`; UsageError if there is none.
 
-    Call it between two calls of the model. A compiled model is compiled anew whenever some k changes.
+    Call it between calls of the model. A compiled model is recompiled whenever a k changes.
     """
-    hooks = [hook for module in unwrap(model).modules() for hook in site_hooks(module)]
-    annealed = [(hook, hook.selection) for hook in hooks if isinstance(hook.selection, Anneal)]
+    annealed = [(hook, hook.selection) for hook in all_site_hooks(model) if isinstance(hook.selection, Anneal)]
     if not annealed:
         raise UsageError("no annealing is in force: enforce(model, Anneal(start=1.0, end=0.05, num_steps=1000)) first")
     is_changed = False
@@ -111,7 +109,7 @@ def _choose(
 ) -> Chosen:
     by_key = selection if isinstance(selection, Mapping) else {"": selection}
     if wrong := [value for value in by_key.values() if not isinstance(value, Selection)]:
-        raise TypeError(f"enforce takes a selection such as TopK(density=0.05), or a mapping to such; got {wrong[0]!r}")
+        raise TypeError(f"enforce takes a selection such as TopK(density=0.05) or a mapping to them; got {wrong[0]!r}")
     found = given_sites(model, sites)
     if found is None:
         try:
@@ -121,7 +119,7 @@ def _choose(
                 raise
             name = type(unwrap(model)).__name__
             raise UsageError(f"{name} does not run on dummy inputs: pass a batch as example_inputs=") from error
-    kept = [(site, chosen) for site, chosen in assigned(selection, found)]
+    kept = assigned(selection, found)
     for site, chosen in kept:
         chosen.check(site)
     after = [site for site, chosen in kept if not chosen.is_before_activation]
@@ -137,7 +135,7 @@ def _choose(
 
 
 def assigned(selection: Any, sites: Sequence[Site]) -> list[tuple[Site, Selection]]:
-    """The sites that a selection, or a mapping to selections, is for, each with its own."""
+    """Each site that a selection, or a mapping to selections, applies to, with its selection."""
     if isinstance(selection, Selection):
         return [(site, selection) for site in sites]
     names = {site.name for site in sites}
@@ -149,7 +147,7 @@ def assigned(selection: Any, sites: Sequence[Site]) -> list[tuple[Site, Selectio
             raise ValueError(f"{key!r} is neither the name of a site nor a regular expression: {error}") from None
         if not fits:
             listed = ", ".join(repr(name) for name in names)
-            raise UsageError(f"{key!r} fits none of the {len(names)} sites: {listed}")
+            raise UsageError(f"{key!r} matches none of the {len(names)} sites: {listed}")
         for name in fits:
             found.setdefault(name, selection[key])
     return [(site, found[site.name]) for site in sites if site.name in found]
@@ -162,7 +160,7 @@ def _read(root: nn.Module, written: Any) -> Chosen:
             for name, entry in written.items()
         ]
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"this is not what enforced(model) returns: {error!r}") from error
+        raise ValueError(f"the mapping is not one that enforced(model) returns: {error!r}") from error
     given_sites(root, [site for site, _, _ in found])
     for site, selection, _ in found:
         selection.check(site)
@@ -175,9 +173,9 @@ def _hooks(layout: Layout, site: Site, selection: Selection, dropout: str | None
         owners, is_bare = layout.owners(weight)
         parameter = layout.parameters[weight]
         if is_bare or (parameter.is_floating_point() and parameter.numel() != site.d_model * site.d_ff):
-            what = "is no module's own" if is_bare else f"gives more than the {site.d_ff} neurons"
-            mend = "use TopK or Threshold there, which act after the activation"
-            raise UsageError(f"site {site.name!r}: {weight} {what}, so its output cannot be selected: {mend}")
+            what = "belongs to no linear module" if is_bare else f"computes more than the {site.d_ff} neurons"
+            remedy = "use TopK or Threshold there, which act after the activation"
+            raise UsageError(f"site {site.name!r}: {weight} {what}, so its output cannot be selected: {remedy}")
         return [(AtUp(site, selection), owner) for owner in owners]
     owners, is_bare = layout.owners(site.down)
     if is_bare:
@@ -190,7 +188,7 @@ def _hooks(layout: Layout, site: Site, selection: Selection, dropout: str | None
 
 
 def _remember(root: nn.Module) -> None:
-    """Let the config of a Hugging Face model say what is in force."""
+    """Write the selections in force to the config of a Hugging Face model."""
     config: Any = getattr(root, "config", None)
     if not hasattr(config, "to_json_string"):
         return

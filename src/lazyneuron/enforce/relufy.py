@@ -1,4 +1,4 @@
-"""ReLU in the place of GELU and SiLU, so that a model's neurons can be exactly off."""
+"""`lazy.relufy`: replace GELU and SiLU by ReLU, so that neurons can be exactly zero."""
 
 import copy
 import re
@@ -18,14 +18,14 @@ _RELU_LIKE = ("relu", "relu^2", "relu6")
 
 
 def relufy(model: nn.Module, example_inputs: Inputs | None = None) -> list[str]:
-    """Swap GELU and SiLU for ReLU in the MLPs of `model`, in place; the names of the modules that were swapped.
+    """Replace GELU and SiLU by ReLU in the MLPs of `model`, in place, and return the names of the replaced modules.
 
-    The MLPs are found as `enforce` finds them, and those that are ReLU-like already are left. A Hugging Face model's
-    config is changed to say so, which saving and loading keeps; activations that the same entry of it governs elsewhere
-    (the head of BERT's masked language model) are swapped too. Parameters stay: expect to fine-tune.
+    The MLPs are found as by `enforce`; those that are already ReLU-like stay. The config of a Hugging Face model is
+    changed accordingly, so that saving and loading keep the ReLU; activations elsewhere that depend on the same config
+    entry (the head of BERT's masked language model) are replaced too. Parameters stay: expect to fine-tune.
 
-    Raises UsageError, with the module's name and nothing changed, where an activation is a function and no module of
-    its own, where one serves other parts as well, or where the config has no entry that would keep it.
+    Raises UsageError with the module's name, and changes nothing, if an activation is a function instead of a module,
+    serves other parts as well, or has no config entry.
     """
     root, inputs = unwrap(model), inputs_or_dummy(model, example_inputs)
     sites = [site for site in find_sites(model, inputs) if site.activation not in _RELU_LIKE]
@@ -44,7 +44,7 @@ def relufy(model: nn.Module, example_inputs: Inputs | None = None) -> list[str]:
     if left:
         for name, module in before.items():
             _put(layout, name, module)
-        raise UsageError(f"site {left[0].name!r} computes {left[0].activation} with ReLU in it: change its code")
+        raise UsageError(f"site {left[0].name!r} still computes {left[0].activation} with ReLU: change its code")
     for path, value in changed.items():
         setattr(_inside(config, path), path[-1], value)
     return list(before)
@@ -60,7 +60,7 @@ def _put(layout: Layout, name: str, module: nn.Module) -> None:
 
 
 def _activations(model: nn.Module, sites: list[Site], inputs: Inputs) -> set[str]:
-    """The names of the modules that activate what the sites' gates (or ups) give, told by one forward pass."""
+    """The names of the modules that take the output of the sites' gate (or up) projections, found by a dry run."""
     layout = Layout(model)
     smooth = {name: module for name, module in layout.modules.items() if _is_smooth(module)}
     given: list[tuple[Site, Tensor]] = []
@@ -89,20 +89,20 @@ def _activations(model: nn.Module, sites: list[Site], inputs: Inputs) -> set[str
     dry_run(model, *as_call(inputs), handles=handles)
     names = {name for name, module in smooth.items() if serves.get(id(module), {None}) != {None}}
     if mixed := sorted(name for name in names if None in serves[id(smooth[name])]):
-        raise UsageError(f"{mixed[0]} activates more than an MLP: give the MLP a module of its own")
+        raise UsageError(f"{mixed[0]} is used outside the MLPs too: give the MLP a module of its own")
     alike = {numberless(name) for name in names}
     unreached = {name for name, module in smooth.items() if id(module) not in serves and numberless(name) in alike}
     done = {site for name in names for site in serves[id(smooth[name])]}
     twins = {numberless(site) for site in done if site is not None}
     for site in sites:
         if site.name not in done and numberless(site.name) not in twins:
-            where = f"site {site.name!r}: its activation ({site.activation}) is no module"
-            raise UsageError(f"{where} that can be swapped, perhaps a function: make it an nn.Module in its code")
+            what = f"its activation ({site.activation}) is no module that can be replaced, perhaps a function"
+            raise UsageError(f"site {site.name!r}: {what}; make it an nn.Module in the model's code")
     return names | unreached
 
 
 def _config_changes(model: nn.Module, names: set[str]) -> tuple[dict[tuple[str, ...], str], set[str]]:
-    """What to set in the config, by path, so that a model built from it has ReLU at `names`, and where that has it."""
+    """The config entries to set, by path, so that a model built from them has ReLU at `names`, and all names it has."""
     config: Any = model.config
     entries = {
         path: re.sub(r"^(gated-)?.*", r"\1relu", value)
@@ -124,7 +124,7 @@ def _config_changes(model: nn.Module, names: set[str]) -> tuple[dict[tuple[str, 
         swapped = {name for name in smooth if name not in fresh.modules or not _is_smooth(fresh.modules[name])}
         if chosen and names <= swapped:
             return chosen, swapped
-    raise UsageError(f"{min(names)}: saving would lose its ReLU, as {why}; swap it by hand after each loading")
+    raise UsageError(f"{min(names)}: saving would lose its ReLU, as {why}; replace it by hand after each loading")
 
 
 def _strings(config: Any, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], str]]:

@@ -1,4 +1,4 @@
-"""Hugging Face models that were saved with a selection in force, loaded with it in force again."""
+"""Load Hugging Face models that were saved with selections in force, and put these in force again."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,18 +15,18 @@ from lazyneuron.sites import clean_name, unwrap
 def from_pretrained(
     name: str, *, device: str = "cpu", dtype: str | None = None, trust_remote_code: bool = False
 ) -> nn.Module:
-    """The model called `name`, as `lazyneuron.load.models.load` takes it, with the selections it was saved with.
+    """Load the model `name` (as `lazyneuron.load.models.load` does) with the selections that it was saved with.
 
-    `enforce` before `save_pretrained` is what writes them to its config.json. A model without any is returned as it
-    is. It comes in eval mode; `load` has its tokenizer. UsageError for what cannot be loaded, or enforced on what was.
+    `save_pretrained` writes the selections of an enforced model to config.json; a model without any is returned as it
+    is. The model is in eval mode; `load` also returns its tokenizer. UsageError if it cannot be loaded or enforced.
     """
     return restore(load(name, device=device, dtype=dtype, trust_remote_code=trust_remote_code).model)
 
 
 def restore(model: nn.Module) -> nn.Module:
-    """The same model, with the selections in force that its config tells; UsageError if they do not fit it.
+    """Put the selections of the model's config in force, and return the model; UsageError if they do not fit it.
 
-    For models that were loaded without lazyneuron. Names fit with and without a head around the saved model.
+    For models that were loaded without lazyneuron, with or without a head around the saved model.
     """
     spec = getattr(getattr(unwrap(model), "config", None), CONFIG_KEY, None)
     if not spec:
@@ -34,14 +34,13 @@ def restore(model: nn.Module) -> nn.Module:
     try:
         enforce(model, _renamed(unwrap(model), spec))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        mend = "enforce(model, selection) finds the MLPs anew"
-        why = first_line(error)
-        raise UsageError(f"what the config says of lazyneuron does not fit the model ({why}): {mend}") from error
+        what = f"the config's lazyneuron entry does not fit the model ({first_line(error)})"
+        raise UsageError(f"{what}: call enforce(model, selection) to find the MLPs again") from error
     return model
 
 
 def _renamed(model: nn.Module, spec: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries by the names that this model has: a base model inside it, or the one it was inside, adds a prefix."""
+    """The entries under this model's names: with a head around the saved model, or without it, a prefix differs."""
     prefix = f"{getattr(model, 'base_model_prefix', '')}."
     parameters = {clean_name(name) for name, _ in model.named_parameters(remove_duplicate=False)}
     downs = [entry["site"]["down"] for entry in spec.values()]

@@ -9,7 +9,7 @@ from torch.utils.hooks import RemovableHandle
 
 from lazyneuron.enforce.selection import Selection
 from lazyneuron.maps.bare_products import BareProducts, Product
-from lazyneuron.sites import Site, clean_name, is_tracing
+from lazyneuron.sites import Site, clean_name, is_tracing, unwrap
 
 
 class SiteHook(ABC):
@@ -148,3 +148,8 @@ def site_hooks(module: nn.Module) -> list[SiteHook]:
     """The selecting hooks of a module itself."""
     found = (*module._forward_pre_hooks.values(), *module._forward_hooks.values())
     return [hook for hook in found if isinstance(hook, SiteHook)]
+
+
+def all_site_hooks(model: nn.Module) -> list[SiteHook]:
+    """The selecting hooks of all modules of a model."""
+    return [hook for module in unwrap(model).modules() for hook in site_hooks(module)]

@@ -1,4 +1,4 @@
-"""Hold the promise of the selections in force against live data."""
+"""`lazy.verify`: check on live data that the selections in force keep their promise."""
 
 import torch
 from torch import Tensor, nn
@@ -10,17 +10,17 @@ from lazyneuron.sites import Inputs, Site, as_call
 
 
 class NotSparseError(LazyneuronError, AssertionError):
-    """A token at a site has more nonzeros than the selection in force there promises."""
+    """A token has more nonzeros at a site than the selection in force promises."""
 
 
 def verify(model: nn.Module, batch: Inputs) -> dict[str, int]:
-    """Run `batch` and check every token that enters a down projection; the number of tokens checked at each site.
+    """Run `batch`, check every token that enters a down projection, and return the number of tokens checked by site.
 
-    `batch` is a mapping of keyword arguments, a tuple of positional ones, or a tensor. It runs without gradients in the
-    mode that the model is in. Padding is checked too. What `TopK` and `GroupTopK` promise is at most k nonzeros (in
-    each group), `Threshold` that none is at or below tau; `StatisticalTopK` promises nothing, and its sites are left
-    out. Raises NotSparseError (an AssertionError) with the site, how many tokens break the promise, and the worst;
-    UsageError if nothing in force promises anything.
+    `batch` is a mapping of keyword arguments, a tuple of positional arguments, or a tensor. It runs without gradients
+    and in the model's current mode; padding is checked too. `TopK` and `GroupTopK` promise at most k nonzeros (per
+    group), `Threshold` no magnitude of tau or less. `StatisticalTopK` promises nothing, so its sites are skipped.
+    Raises NotSparseError (an AssertionError) with the site, the number of tokens that break the promise, and the worst;
+    UsageError if no selection in force promises anything.
     """
     hooks = {name: hook for name, hook in hooks_in_force(model).items() if hook.selection.promise(hook.site.d_ff)}
     if not hooks:
@@ -43,5 +43,5 @@ def verify(model: nn.Module, batch: Inputs) -> dict[str, int]:
         if number:
             promise = hooks[name].selection.promise(hooks[name].site.d_ff)
             tokens = f"{number} of {checked[name]} tokens"
-            raise NotSparseError(f"site {name!r}: {promise} is not so for {tokens}, the worst has {worst}")
+            raise NotSparseError(f"site {name!r}: {promise} does not hold for {tokens}; the worst has {worst}")
     return checked

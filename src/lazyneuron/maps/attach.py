@@ -37,16 +37,25 @@ class MapHooks:
     """While open, calls `on_map` with each activation map.
 
     Sites that are not given as a list are found in the model's first call. Left out are dry runs, the second forward
-    pass of gradient checkpointing, and copies of the model. With `is_first`, maps are seen before existing hooks change
-    them. Closing warns of bare down weights that were never multiplied by, unless `warns` is False.
+    pass of gradient checkpointing, and copies of the model; with `needs_grad` also calls without gradients. With
+    `is_first`, maps are seen before existing hooks change them. Closing warns of bare down weights that no product was
+    seen with, unless `warns` is False.
     """
 
     def __init__(
-        self, model: nn.Module, sites: SiteChoice, on_map: OnMap, *, is_first: bool = False, warns: bool = True
+        self,
+        model: nn.Module,
+        sites: SiteChoice,
+        on_map: OnMap,
+        *,
+        is_first: bool = False,
+        needs_grad: bool = False,
+        warns: bool = True,
     ) -> None:
         self.sites = None if sites is None or isinstance(sites, str) else [*sites]
         self._model, self._choice, self._on_map = model, sites, on_map
-        self._is_first, self._warns = is_first, warns
+        self._is_first, self._needs_grad, self._warns = is_first, needs_grad, warns
+        self._has_grad: list[bool] = []  # of the model's calls in progress
         self._must_find = False
         self._attached: list[Site] = []
         self._handles: list[RemovableHandle] = []
@@ -89,7 +98,7 @@ class MapHooks:
         for bare in reversed(self._bare):
             bare.__exit__(None, None, None)
             unseen += [name for name in bare.names if name not in bare.seen]
-        for kept in (self._handles, self._bare, self._attached, self._before_dropout):
+        for kept in (self._handles, self._bare, self._attached, self._before_dropout, self._has_grad):
             kept.clear()
         self._padding.end()
         forget_compiled()
@@ -114,12 +123,14 @@ class MapHooks:
 
     def _on_call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._padding.begin(module, args, kwargs)
+        self._has_grad.append(torch.is_grad_enabled())
         if self._must_find:
             self._found(find_sites_in_call(module, args, kwargs))
             self._must_find = False
 
     def _on_return(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         self._padding.end()
+        del self._has_grad[-1:]
 
     def _on_encoder(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._padding.begin_encoder(module, args, kwargs)
@@ -182,6 +193,9 @@ class MapHooks:
     def _see(self, site: Site, h: Tensor) -> None:
         """Pass on an activation map [..., F]."""
         if torch._C._current_graph_task_id() != -1:  # a checkpoint's second forward pass runs inside backward
+            return
+        # Of the whole call: reentrant checkpointing switches gradients off inside it.
+        if self._needs_grad and not (self._has_grad or [torch.is_grad_enabled()])[-1]:
             return
         if h.shape[-1] != site.d_ff:
             raise ValueError(f"site {site.name!r}: {site.down} got {h.shape[-1]} neurons, the site has {site.d_ff}")

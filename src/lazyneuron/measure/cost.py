@@ -1,4 +1,4 @@
-"""What one forward pass costs by part of the model, and what the measured density could save: counts, never time."""
+"""FLOPs and weight bytes of a forward pass by part of the model, and what density could save: counted, never timed."""
 
 import math
 from collections import Counter
@@ -14,7 +14,7 @@ from torch.utils.flop_counter import flop_registry
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from lazyneuron.records.table import Column, Table
-from lazyneuron.sites import Site, clean_name, unwrap
+from lazyneuron.sites import Site, clean_name, given_sites, unwrap
 from lazyneuron.sites.dry_run import Inputs, as_call, dry_run
 from lazyneuron.sites.trace import Tracer
 
@@ -50,12 +50,12 @@ class PartCost:
 
 @dataclass(frozen=True)
 class Cost:
-    """FLOPs and weight bytes of one forward pass by part (`PARTS`); dense is counted, simulated is what could be saved.
+    """FLOPs and weight bytes of one forward pass by part (`PARTS`): dense as counted, and simulated at a density.
 
-    Everything simulated assumes that down projections neither multiply with nor read the weights of inactive neurons;
-    nothing of it was run or timed. FLOPs grow with the tokens of the pass. Weight bytes are those that the pass reads
-    when each weight is read once, so they are bytes per token where each pass has one token (decoding at batch 1); only
-    there do simulated bytes hold, since several tokens read every row that any of them needs.
+    Simulated figures assume that down projections neither multiply by nor read the weights of inactive neurons; nothing
+    of this was run or timed. FLOPs are for all tokens of the pass. Weight bytes count each weight once per pass, so
+    they are bytes per token when decoding at batch 1. Simulated bytes hold only there: several tokens read every row
+    that any of them needs.
     """
 
     parts: Mapping[str, PartCost]
@@ -89,9 +89,9 @@ class Cost:
 
     @property
     def speedup_limit(self) -> float:
-        """What no speed-up from these bytes can pass where reading weights is all the time: 1 / (1 - f + f phi).
+        """Upper limit of the speed-up if reading weights takes all the time: 1 / (1 - f + f phi).
 
-        f is `mlp_share`, phi `simulated_mlp_read`. A limit at one token per pass, not a promise.
+        f is `mlp_share`, phi `simulated_mlp_read`. It holds at one token per pass, and is not a promise.
         """
         return 1 / (1 - self.mlp_share + self.mlp_share * self.simulated_mlp_read)
 
@@ -124,30 +124,31 @@ def cost(
 ) -> Cost:
     """FLOPs and weight bytes of the call `model(example_inputs)`: dense as counted, and simulated at `density`.
 
-    One forward pass runs on a copy of the inputs as in `find_sites` (whose forms of `example_inputs` it takes), and
-    leaves the model as it was; model and inputs may be on the meta device, where nothing is allocated.
+    One forward pass runs on a copy of the inputs, as in `find_sites`, and leaves the model as it was. Model and inputs
+    may be on the meta device, where nothing is allocated.
 
-    FLOPs are two per multiplication in matrix products and convolutions, attention in full (no causal half), experts
-    for the tokens routed to them; nothing else counts. Each parameter that is read counts its bytes once per pass,
-    however often it runs; of embeddings, only the rows looked up, of experts, only those with a token. A tied weight
-    counts with its product. A part's products and biases are told by tracing: "mlp_up" (with gate) and "mlp_down" are
-    the sites', "attention" is products of two activations and the weights that directly feed one or are fed by one,
-    "head" the weights whose product alone makes an output of the model, "other" all the rest.
+    A multiplication in a matrix product or convolution is two FLOPs. Attention counts in full (no causal half), experts
+    for the tokens routed to them, and nothing else counts. Each parameter that is read counts its bytes once per pass,
+    however often it is used; embeddings count the rows looked up, experts only if they have a token. Parts are found by
+    tracing: "mlp_up" (with gate) and "mlp_down" are those of the sites, "attention" is products of two activations and
+    the weights directly before and after one, "head" the weights whose product is an output of the model, "other" the
+    rest. A tied weight belongs to the part of its product.
 
-    `density` maps site names to the active fraction, as `Probe.density`; sites that it leaves out stay dense. With
-    density rho a down projection needs rho times its FLOPs and, at one token per pass, rho times its weight's bytes;
-    up and gate stay dense. These savings are simulated.
+    `density` maps site names to the active fraction, as `Probe.density`; other sites stay dense. At density rho a down
+    projection needs rho times its FLOPs and, at one token per pass, rho times its weight's bytes; up and gate stay
+    dense. These savings are simulated.
 
-    `num_tokens` divides the per-token figures, all FLOPs of the pass included. By default it is the tokens (batch times
-    positions, padding included) of the last attention's output projection, else of the last down projection: so the
-    decoder's tokens in an encoder-decoder, which then carry the encoder's FLOPs too.
+    `num_tokens` divides the per-token figures. By default it is the tokens (batch times positions, with padding) of the
+    last attention's output projection, or else of the last down projection. In an encoder-decoder these are the
+    decoder's tokens, and they carry the encoder's FLOPs too.
 
-    ValueError for sites of another model, none of them reached, a density without site, outside [0, 1] or nan where
-    tokens pass, and no token. Source: arXiv 2210.06313 (the second product falls in proportion to density).
+    ValueError for sites of another model, sites that the pass does not reach, a density of an unknown site, outside
+    [0, 1], or nan where tokens pass, and for no tokens. Source: arXiv 2210.06313 (the second product shrinks in
+    proportion to density).
     """
     module = unwrap(model)
     parameters: dict[str, Tensor] = {clean_name(name): p for name, p in module.named_parameters()}
-    roles, keep = _checked(type(module).__name__, parameters, sites, density or {})
+    roles, keep = _checked(module, sites, density or {})
     tracer = Tracer(parameters)
     meter = _Meter(tracer)
     output = dry_run(module, *as_call(example_inputs), modes=[tracer, meter])
@@ -212,7 +213,7 @@ class _Meter(TorchDispatchMode):
         return frozenset(name for tensor in tensors for name in self.origins.get(tensor) or ())
 
     def _product(self, name: str, args: Any, flops: int, operands: list[Tensor], output: Tensor) -> frozenset[str]:
-        """Count a product; what its output is made of."""
+        """Count a product; returns the weights whose products its output is made of."""
         first = int(name in _ADDED_TO)
         factors: Sequence[Tensor] = args[first : first + (3 if "attention" in name else 2)]
         names = [self.tracer.weight_of(factor) for factor in factors]
@@ -261,22 +262,17 @@ class _Meter(TorchDispatchMode):
 
 
 def _checked(
-    model: str, parameters: Mapping[str, Tensor], sites: Sequence[Site], density: Mapping[str, float]
+    model: nn.Module, sites: Sequence[Site], density: Mapping[str, float]
 ) -> tuple[dict[str, str], dict[str, float]]:
     """The parts of the sites' weights, and the densities by down weight."""
-    for site in sites:
-        for name in filter(None, (site.up, site.gate, site.down)):
-            if name not in parameters:
-                raise ValueError(f"site {site.name!r}: {model} has no parameter {name!r}; find_sites of this model")
-        if site.d_ff not in (shape := tuple(parameters[site.down].shape)):
-            wrong = f"{model} has {site.down} of shape {shape}, not d_ff={site.d_ff}"
-            raise ValueError(f"site {site.name!r}: {wrong}; find_sites of this model")
+    if sites:
+        given_sites(model, sites)
     known = [site.name for site in sites]
     for name, value in density.items():
         if name not in known:
-            raise ValueError(f"density[{name!r}] matches no site: give names of these, as {known[:3]}")
+            raise ValueError(f"density[{name!r}] is of no site: the sites are {', '.join(map(repr, known[:3]))}, ...")
         if value < 0 or value > 1:
-            raise ValueError(f"density[{name!r}] is {value}: give the active fraction, from 0 to 1")
+            raise ValueError(f"density[{name!r}] is {value}: pass the active fraction, from 0 to 1")
     roles = {site.down: "mlp_down" for site in sites}
     roles |= {name: "mlp_up" for site in sites for name in (site.up, site.gate) if name}
     kept = {site.down: density[site.name] for site in sites if site.name in density}

@@ -1,4 +1,4 @@
-"""Measure while training: density at every so many optimizer steps, as records and in trackers."""
+"""Measure density while training, every so many optimizer steps, as records and in trackers."""
 
 import contextlib
 import json
@@ -12,38 +12,37 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 
 from lazyneuron.errors import UsageError
-from lazyneuron.maps.attach import eager
-from lazyneuron.measure.probe import Probe, watch
+from lazyneuron.measure.probe import Probe
 from lazyneuron.measure.trackers import Trackers
 from lazyneuron.records.folder import RunFolder
 from lazyneuron.records.record import Record, Source, device_name
-from lazyneuron.sites import SiteChoice, is_tracing, numbered, unwrap
+from lazyneuron.sites import SiteChoice, numbered, unwrap
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
 class Monitor:
-    """Records the density of every site at each `every`-th optimizer step, in a folder `lazyneuron report` reads.
+    """Records the density of every site at each `every`-th optimizer step, in a folder that `lazyneuron report` reads.
 
-    `step` counts the training forward passes inside it. Between measured steps it does nothing, and no hook is on the
-    model. The first measured pass also finds the sites, unless `sites` gives them, and they are kept.
+    `step` counts the training forward passes inside it. Between measured steps it does nothing, and the model has no
+    hooks. Unless `sites` is a list, the first measured pass also finds the sites, once.
 
-    Steps count optimizer steps from the start of training (0 is the untrained model), as in our own runs. The first one
-    that a monitor sees is where the run goes on: records of that step and later, left by a run that crashed, move to
-    `replaced.jsonl`. `recipe` and `seed` name the run in its records.
+    Steps count optimizer steps from the start of training; 0 is the untrained model. A run resumes at the first step
+    that a monitor sees: records of that step and later steps, left by a crashed run, move to `replaced.jsonl`. `recipe`
+    and `seed` name the run in its records.
 
-    Under `torch.distributed` every rank makes the same steps; counts are summed, and rank 0 alone writes. A model of
-    FSDP (`fully_shard`) needs `sites`, from `find_sites` before it was sharded.
+    Under `torch.distributed` every rank makes the same steps; counts are added up, and only rank 0 writes. A model
+    sharded by FSDP (`fully_shard`) needs `sites`, from `find_sites` before sharding.
 
-    `trackers` are any of "tensorboard" (in the folder), "trackio" and "wandb" (in the active run, or else a run of that
-    folder's name in project "lazyneuron"), or an `Accelerator` after `init_trackers`. They get `density/layer.0` (or
-    `density/encoder.0`) and so on, and `density/mean`.
+    `trackers` is a list with "tensorboard" (in the folder), "trackio" and "wandb" (in the active run, or else in a run
+    with the folder's name in project "lazyneuron"), or an `Accelerator` after `init_trackers`. They get
+    `density/layer.0` (or `density/encoder.0`) and so on, and `density/mean`.
 
-    A compiled model is compiled anew twice per measured step: give it a large `every`.
+    A compiled model is recompiled twice per measured step: choose a large `every`.
     """
 
     def __init__(
@@ -60,9 +59,9 @@ class Monitor:
         if every < 1:
             raise UsageError(f"every must be 1 step or more; got {every}")
         if isinstance(model, nn.DataParallel) and len(model.device_ids) > 1:
-            raise UsageError("DataParallel runs its copies in threads, which cannot be counted: use torchrun and DDP")
+            raise UsageError("DataParallel runs its replicas in threads, which cannot be counted: use torchrun and DDP")
         if every < 100 and _is_compiled(model):
-            warnings.warn(f"the model is compiled anew twice in {every} steps: raise `every`", stacklevel=2)
+            warnings.warn(f"the model is recompiled twice in {every} steps: raise `every`", stacklevel=2)
         self.every, self.density = every, dict[str, float]()
         self._model, self._path, self._sites = model, Path(folder), sites
         self._name = type(unwrap(model)).__name__.removeprefix("FSDP")
@@ -75,18 +74,18 @@ class Monitor:
         self._recorded: int | None = None
 
     def step(self, step: int, *, is_last: bool = True) -> AbstractContextManager[None]:
-        """Count the training passes inside `with`, and record them at its end, if `step` is one to measure.
+        """Count the training passes inside `with` and record them at its end, if `step` is a measured step.
 
-        Passes without gradients (evaluation, generation) do not count. With gradient accumulation either the whole
-        optimizer step stands inside, or each micro-batch alone, with `is_last` false for all but the last of a step.
-        An exception inside leaves no hook on the model and no record.
+        Passes without gradients (evaluation, generation) do not count. With gradient accumulation, put either the whole
+        optimizer step inside, or each micro-batch, with `is_last=False` for all but the last of a step. An exception
+        inside leaves no hook on the model and no record.
         """
         if self._step is None:
-            self._go_on_from(step)
+            self._resume_at(step)
         elif step < self._step:
             raise UsageError(
-                f"step {step} came after step {self._step}: count optimizer steps over the whole training, not over "
-                "an epoch; after going back to a checkpoint make a new Monitor"
+                f"step {step} came after step {self._step}: count optimizer steps over the whole training, not per "
+                "epoch; after returning to a checkpoint make a new Monitor"
             )
         if step != self._step:
             self.flush()
@@ -95,28 +94,28 @@ class Monitor:
             return contextlib.nullcontext()
         if step == self._recorded:
             raise UsageError(
-                f"step {step} is recorded already: with gradient accumulation give is_last=False for all but the last "
+                f"step {step} is already recorded: with gradient accumulation pass is_last=False for all but the last "
                 "micro-batch of a step"
             )
         return self._counting(is_last)
 
     def flush(self) -> None:
-        """Record what the last measured step has counted; nothing to do after `is_last`."""
+        """Record the counts of the last measured step, unless its `is_last` has done so."""
         if self._probe is not None and self._step is not None:
             self._recorded = self._step
             probe, self._probe = self._probe, None
             self._record(probe, self._recorded)
 
     def close(self) -> None:
-        """Finish the trackers that this monitor opened, and forget a step that has not come to its end."""
+        """Finish the trackers that this monitor opened, and drop the counts of an unfinished step."""
         self._probe = None
         self._trackers.finish()
 
     @contextlib.contextmanager
     def _counting(self, is_last: bool) -> Iterator[None]:
-        self._probe = probe = self._probe or watch(self._model, self._sites)
+        self._probe = probe = self._probe or Probe(self._model, self._sites, needs_grad=True)
         try:
-            with _training_passes_only(self._model, probe), probe:
+            with probe:
                 yield
         except BaseException:
             self._probe = None
@@ -130,7 +129,7 @@ class Monitor:
         except RuntimeError:
             self._nothing_seen(step)
             return
-        _sum_over_ranks(probe)
+        probe.all_reduce()
         tokens, active, density = probe.num_tokens, probe.num_active, probe.density
         self.density = {name: density[name] for name in density if tokens[name]}
         if not self.density:
@@ -157,11 +156,11 @@ class Monitor:
     def _nothing_seen(self, step: int) -> None:
         if not self.density:
             raise UsageError(
-                f"step {step}: {self._name} itself was not called with gradients, so nothing was "
-                "counted: give Monitor the module that the training loop calls"
+                f"step {step}: nothing was counted, because {self._name} itself was not called with gradients; give "
+                "Monitor the module that the training loop calls"
             )
 
-    def _go_on_from(self, step: int) -> None:
+    def _resume_at(self, step: int) -> None:
         if not _is_first_rank():
             self._folder = None
             return
@@ -179,67 +178,11 @@ class Monitor:
 
 
 def _step_of(line: bytes) -> int:
-    """The step of a record's line; -1 for a line without one, such as one that a crash cut short."""
+    """The step of a record's line; -1 for a line without a step, or cut short by a crash."""
     try:
         return json.loads(line).get("step", -1)
     except ValueError:
         return -1
-
-
-@contextlib.contextmanager
-def _training_passes_only(model: nn.Module, probe: Probe) -> Iterator[None]:
-    """While open, calls of `model` without gradients leave the counts of `probe` as they were."""
-    before: list[dict[str, Tensor] | None] = []  # one for each call under way; None where the call counts
-
-    def on_call(module: nn.Module, args: tuple[Any, ...]) -> None:
-        if not is_tracing():
-            before.append(None if torch.is_grad_enabled() else _copy_of_counts(probe))
-
-    def on_return(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if is_tracing() or not before:  # another hook failed before ours was told of the call
-            return
-        if (counts := before.pop()) is not None:
-            with contextlib.suppress(RuntimeError):  # the call failed before it told the sites
-                for name, count in probe.state().items():
-                    count.copy_(counts[name]) if name in counts else count.zero_()
-
-    handles = [
-        model.register_forward_pre_hook(eager(on_call)),
-        model.register_forward_hook(eager(on_return), always_call=True),
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _copy_of_counts(probe: Probe) -> dict[str, Tensor]:
-    try:
-        return {name: count.clone() for name, count in probe.state().items()}
-    except RuntimeError:  # this call finds the sites
-        return {}
-
-
-def _sum_over_ranks(probe: Probe) -> None:
-    """Give every rank's probe the counts of all ranks together."""
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        return
-    # By name: where experts ran in another order, the ranks found the sites in another order.
-    state = dict(sorted(probe.state().items()))
-    shapes: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(shapes, [(name, tuple(count.shape)) for name, count in state.items()])
-    if any(other != shapes[0] for other in shapes):
-        raise UsageError(
-            "the ranks hold different sites, whose counts cannot be summed: give Monitor the same `sites` on all ranks"
-        )
-    device = next((count.device for count in state.values() if count.device.type != "cpu"), torch.device("cpu"))
-    if device.type == "cpu" and dist.get_backend() == "nccl":
-        device = torch.device("cuda", torch.cuda.current_device())
-    flat = torch.cat([count.flatten().to(device) for count in state.values()])
-    dist.all_reduce(flat)
-    for count, summed in zip(state.values(), flat.split([c.numel() for c in state.values()]), strict=True):
-        count.copy_(summed.view_as(count))
 
 
 def _is_first_rank() -> bool:

@@ -1,13 +1,15 @@
-"""Count which neurons fire while a model runs, exactly and without changing the model."""
+"""`lazy.watch`: count which neurons fire while a model runs, exactly and without changing the model."""
 
 import math
 import types
 from collections.abc import Iterable, Mapping
-from typing import Self
+from typing import Any, Self
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
+from lazyneuron.errors import UsageError
 from lazyneuron.kernels.count import count
 from lazyneuron.maps.attach import MapHooks
 from lazyneuron.measure.statistics import HISTOGRAMS, STATISTICS, mean, quantile
@@ -26,35 +28,34 @@ def watch(
 ) -> "Probe":
     """Count the nonzeros of every activation map while the returned context is open.
 
-    `sites` is "auto", a regular expression that the names of the MLPs to watch match, or a list of `Site`. Unless it is
-    a list, the first call of `model` inside finds them, by one more forward pass on a copy of its inputs (see
-    `find_sites`). Outputs, gradients and random state stay the same to the bit, with two exceptions in which torch
-    itself takes another path beside hooks: `nn.TransformerEncoderLayer` leaves its fused inference path, and compiled
-    models are compiled anew, with a graph break at each site, on entering and again on leaving.
+    `sites` is "auto", a regular expression that matches the names of the MLPs to watch, or a list of `Site`. Unless it
+    is a list, the first call of `model` inside the context finds the sites, by one more forward pass on a copy of its
+    inputs (see `find_sites`). Outputs, gradients and random state stay the same to the bit, with two exceptions, in
+    which PyTorch itself runs other code beside hooks: `nn.TransformerEncoderLayer` leaves its fused inference path, and
+    compiled models are recompiled, with a graph break at each site, on entering and again on leaving.
 
-    Every token that an MLP processes counts once, also under gradient checkpointing; padding does not count, as told by
-    `attention_mask` (and `decoder_attention_mask`) of the call of `model` itself. In training mode a map is taken from
-    before the `nn.Dropout` that lies between it and the down projection; a dropout called as a function there cannot be
-    told from neurons that are silent.
+    Every token that an MLP processes counts once, also under gradient checkpointing. Padding does not count; it is read
+    from the `attention_mask` (and `decoder_attention_mask`) that `model` is called with. In training mode a map is
+    taken from before the `nn.Dropout` in front of the down projection; neurons that a functional dropout zeroes there
+    count as inactive.
 
-    How often each neuron fires is always counted. `statistics` adds, from cheap to dear: "active" (histogram of active
-    neurons per token), "position" (density by place in the sequence), "overlap" (neurons that neighbouring tokens
-    share), "relative" (entries of at least 1 % of the token's largest), "positive" (entries above zero: what a ReLU in
-    place of a GELU would about keep), "energy_90" and "energy_99" (fewest neurons that hold that share of a token's
-    energy); "all" is all of these. They are exact integer counts of size O(d_ff),
-    kept on the model's device.
+    How often each neuron fires is always counted. `statistics` adds, from cheap to expensive: "active" (histogram of
+    active neurons per token), "position" (density by position in the sequence), "overlap" (neurons that neighbouring
+    tokens share), "relative" (entries of at least 1 % of the token's largest), "positive" (entries above zero: about
+    what a ReLU would keep in place of a GELU), "energy_90" and "energy_99" (fewest neurons that hold that share of a
+    token's energy); "all" is all of these. They are exact integer counts of size O(d_ff) on the model's device.
 
-    In a model that `enforce` made sparse, `before_selection` counts the maps as they are before the selection (in eval
-    mode, at down projections that are modules): what is sparse by itself, beside what is kept.
+    In a model with a selection in force (`enforce`), `before_selection` counts the maps as they are before the
+    selection (in eval mode, at down projections that are modules): the model's own sparsity beside what is kept.
     """
     return Probe(model, sites, statistics, before_selection=before_selection)
 
 
 class Probe:
-    """Counts per site: open it with `with`, or `attach` and `detach`; read it any time. Re-opening goes on counting.
+    """Counts per site: open it by `with`, or `attach` and `detach`; read it at any time. Reopening continues counting.
 
-    Active means strictly nonzero; NaN entries are counted apart (`num_nan`) and are not active. Reading waits for the
-    device, counting never does.
+    Active means strictly nonzero; NaN entries are counted apart (`num_nan`) and are not active. Reading synchronises
+    with the device, counting never does. With `needs_grad`, calls of the model without gradients are not counted.
     """
 
     def __init__(
@@ -64,11 +65,12 @@ class Probe:
         statistics: Iterable[str] = (),
         *,
         before_selection: bool = False,
+        needs_grad: bool = False,
     ) -> None:
         names = [*STATISTICS] if statistics == "all" else list(dict.fromkeys(statistics))
         if unknown := [name for name in names if name not in STATISTICS]:
             raise ValueError(f"no statistic {unknown[0]!r}: choose from {', '.join(STATISTICS)}")
-        self._hooks = MapHooks(model, sites, self._count, is_first=before_selection)
+        self._hooks = MapHooks(model, sites, self._count, is_first=before_selection, needs_grad=needs_grad)
         self._statistics = [STATISTICS[name] for name in names]
         needs = {statistic.needs for statistic in self._statistics}
         self._needs = {need: need in needs for need in ("relative", "energy", "shared")}
@@ -92,24 +94,19 @@ class Probe:
 
     @property
     def num_nan(self) -> dict[str, int]:
-        """NaN entries of each site's activation maps, padding left out: any makes the other numbers doubtful."""
+        """NaN entries of each site's activation maps, padding left out; if there are any, doubt the other numbers."""
         return {name: int(counts[-1]) for name, counts in self._firing().items()}
 
     @property
     def num_active(self) -> dict[str, float]:
         """Mean number of active neurons per token at each site; nan where no token was seen."""
-        return {
-            name: int(counts[:-2].sum()) / int(counts[-2]) if int(counts[-2]) else math.nan
-            for name, counts in self._firing().items()
-        }
+        return {name: _ratio(counts[:-2].sum(), counts[-2]) for name, counts in self._firing().items()}
 
     @property
     def density(self) -> dict[str, float]:
         """Nonzero fraction of each site's activation map, in [0, 1]; nan where no token was seen."""
-        return {
-            name: int(counts[:-2].sum()) / (int(counts[-2]) * (len(counts) - 2)) if int(counts[-2]) else math.nan
-            for name, counts in self._firing().items()
-        }
+        firing = self._firing()
+        return {name: _ratio(counts[:-2].sum(), counts[-2] * (len(counts) - 2)) for name, counts in firing.items()}
 
     @property
     def firing_rate(self) -> dict[str, Tensor]:
@@ -118,7 +115,7 @@ class Probe:
 
     @property
     def never_fired(self) -> dict[str, int]:
-        """Neurons of each site that no token seen so far has activated; see `num_tokens` for how many there were."""
+        """Neurons of each site that none of its `num_tokens` tokens activated."""
         return {name: int((counts[:-2] == 0).sum()) for name, counts in self._firing().items()}
 
     def histogram(self, statistic: str = "active") -> dict[str, Tensor]:
@@ -127,23 +124,23 @@ class Probe:
         `statistic` is "active", "relative", "positive", "energy_90" or "energy_99".
         """
         if statistic not in HISTOGRAMS:
-            raise ValueError(f"{statistic!r} is no histogram: choose from {', '.join(HISTOGRAMS)}")
+            raise ValueError(f"{statistic!r} has no histogram: choose from {', '.join(HISTOGRAMS)}")
         return self._kept(statistic)
 
     def quantile(self, q: float, statistic: str = "active") -> dict[str, int]:
-        """The count that a fraction `q` of the tokens does not exceed, per site: exact."""
+        """The smallest count that at least a fraction `q` of the tokens do not exceed, per site: exact."""
         return {name: quantile(counts, q) for name, counts in self.histogram(statistic).items()}
 
     def share(self, statistic: str) -> dict[str, float]:
-        """Mean of a count over tokens as a fraction of d_ff, per site: density, if `statistic` is "active"."""
+        """Mean count over tokens as a fraction of d_ff, per site; for "active" that is the density."""
         return {name: mean(counts) / (len(counts) - 1) for name, counts in self.histogram(statistic).items()}
 
     @property
     def density_by_position(self) -> dict[str, Tensor]:
         """Density at each position of the sequence, float64 [positions seen] per site; needs "position".
 
-        Positions count from 0, padding included; the last of 4,096 pools all beyond. A model that flattens (batch,
-        sequence) before its MLPs has its positions only where an attention mask tells them.
+        Positions count from 0 and include padding; the last of 4,096 holds all positions beyond. In a model that
+        flattens (batch, sequence) before its MLPs they are known only with an attention mask.
         """
         found = {}
         for site in self.sites:
@@ -154,9 +151,8 @@ class Probe:
 
     @property
     def overlap(self) -> dict[str, float]:
-        """Active neurons that neighbouring tokens share, over those that either has (Jaccard); needs "overlap"."""
-        pairs = {name: counts.tolist() for name, counts in self._kept("overlap").items()}
-        return {name: both / either if either else math.nan for name, (both, either) in pairs.items()}
+        """Neurons active at both of two neighbouring tokens, over those active at either (Jaccard); needs "overlap"."""
+        return {name: _ratio(both, either) for name, (both, either) in self._kept("overlap").items()}
 
     def _firing(self) -> dict[str, Tensor]:
         state = self.state()
@@ -174,7 +170,7 @@ class Probe:
         A statistic's counts are under "site/statistic". These are the live tensors, on the device of the maps.
         """
         device = next((p.device for p in self._model.parameters()), torch.device("cpu"))
-        with torch.inference_mode(False):  # or reading inside it would leave tensors that cannot count on
+        with torch.inference_mode(False):  # counts made in inference mode could not be added to outside it
             for site in self.sites:
                 self._on_device(site.name, (site.d_ff + 2,), device, move=False)
                 for statistic in self._statistics:
@@ -182,20 +178,34 @@ class Probe:
         return self._counts
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from the counts of an earlier `state()` of the same sites and statistics, in place of the own ones."""
+        """Replace the counts by those of an earlier `state()` with the same sites and statistics."""
         wanted = {name: counts.shape for name, counts in self.state().items()}
         if wanted != {name: counts.shape for name, counts in state.items()}:
-            raise ValueError("these counts are of other sites or statistics than this probe's")
+            raise ValueError("the state has other sites or statistics than this probe")
         for name, counts in self._counts.items():
             counts.copy_(state[name])
 
     def all_reduce(self) -> None:
-        """Add up the counts of all ranks, in place on each: call it on all, once, after the last batch.
+        """Give every rank's probe the counts of all ranks together: call it once on each, after the last batch.
 
-        Needs an initialised `torch.distributed` process group; ranks must know the same sites.
+        Without a `torch.distributed` process group of several ranks it does nothing. UsageError if ranks know different
+        sites or statistics.
         """
-        for _, counts in sorted(self.state().items()):  # experts may have been met in another order elsewhere
-            torch.distributed.all_reduce(counts)
+        if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+            return
+        # By name: ranks find sites in different orders where experts run in different orders.
+        state = dict(sorted(self.state().items()))
+        shapes: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(shapes, [(name, tuple(counts.shape)) for name, counts in state.items()])
+        if any(other != shapes[0] for other in shapes):
+            raise UsageError("the ranks hold different sites, so their counts cannot be added: give all the same sites")
+        device = next((counts.device for counts in state.values() if counts.device.type != "cpu"), torch.device("cpu"))
+        if device.type == "cpu" and dist.get_backend() == "nccl":
+            device = torch.device("cuda", torch.cuda.current_device())
+        flat = torch.cat([counts.flatten().to(device) for counts in state.values()])
+        dist.all_reduce(flat)
+        for counts, total in zip(state.values(), flat.split([c.numel() for c in state.values()]), strict=True):
+            counts.copy_(total.view_as(counts))
 
     def merge(self, other: "Probe") -> None:
         """Add the counts of another probe (of another batch, rank or copy of the model)."""
@@ -228,12 +238,12 @@ class Probe:
         return Table(columns, rows, notes=notes)
 
     def attach(self) -> Self:
-        """Begin to count, until `detach`; what `with` does on entering."""
+        """Count until `detach`, as `with` does."""
         self._hooks.open()
         return self
 
     def detach(self) -> None:
-        """Remove every hook and keep the counts; harmless if none are there."""
+        """Remove every hook and keep the counts; harmless if there are no hooks."""
         self._hooks.close()
 
     def __enter__(self) -> Self:
@@ -260,3 +270,8 @@ class Probe:
         elif move and counts.device != device:
             counts = self._counts[name] = counts.to(device)
         return counts
+
+
+def _ratio(part: Tensor, whole: Tensor) -> float:
+    """Quotient of two counts; nan where the whole is 0."""
+    return int(part) / int(whole) if int(whole) else math.nan
