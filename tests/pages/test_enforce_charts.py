@@ -77,8 +77,8 @@ def test_rows_have_every_case_once_the_densest_first(enforced: Callable[..., Run
     ]
     assert enforced_rows(run)[2]["kept"] == pytest.approx(10.5)
     table = enforced_table(run)
-    assert [title for title, _ in table.head][:3] == ["case", "density\nasked (%)", "kept (%)"]
-    assert table.rows[3] == ["converted", "4", "4.20", "3,200.00", "4.00", "0.9600"]
+    assert [column.title for column in table.columns][:3] == ["case", "density\nasked (%)", "kept (%)"]
+    assert table.texts()[3] == ["converted", "4", "4.20", "3,200.00", "4.00", "0.9600"]
 
 
 def test_budgets_keep_the_uniform_density_beside_what_was_asked(enforced: Callable[..., Run]) -> None:
@@ -132,8 +132,8 @@ def test_each_kind_of_model_is_told_by_its_own_quality(enforced: Callable[..., R
 def test_models_are_compared_in_a_table(enforced: Callable[..., Run]) -> None:
     plain = {("before", 1.0): 1.0, ("converted", 0.05): 0.6}
     table = compared_table([enforced("a"), enforced("b", cases=plain, main="cosine")])
-    assert [title for title, _ in table.head][3:] == ["before", "converted", "fine-tuned", "control, dense"]
-    assert table.rows == [
+    assert [column.title for column in table.columns][3:] == ["before", "converted", "fine-tuned", "control, dense"]
+    assert table.texts() == [
         ["a", "perplexity", "10", "16.00", "84.00", "28.00", "11.00"],
         ["b", "cosine with the original", "5", "1.0000", "0.6000", "", ""],
     ]

@@ -24,6 +24,14 @@ def test_density_rows_give_start_end_and_count_of_each_layer(runs: dict[str, Run
     assert first["num_active"] == pytest.approx(512 * first["eval"])
 
 
+def test_the_table_of_a_training_has_a_row_for_each_layer(runs: dict[str, Run]) -> None:
+    first, *_, last = tables.density_table(runs["t5"]).texts()
+    assert (first[0], last[0]) == ("encoder 0", "decoder 3")
+    assert first[1] == "50\u00a0%"
+    assert first[-1].startswith("encoder.")
+    assert tables.density_table(runs["vit"]).texts()[5][0] == "5"
+
+
 def test_density_rows_average_over_seeds(runs: dict[str, Run]) -> None:
     doubled = [replace(record, seed=1, value=3 * record.value) for record in runs["t5"].records]
     one, two = (
@@ -106,16 +114,6 @@ def test_numbers(value: float | None, shown: str) -> None:
 )  # fmt: skip
 def test_what_is_not_all_does_not_read_100_percent(value: float | None, shown: str) -> None:
     assert tables.percent(value) == (shown if value is None else f"{shown}\u00a0%")
-
-
-@pytest.mark.parametrize("text", ["layers.0", "x" * 26, "decoder.layers.11.positionwise_feedforward"])
-def test_a_long_path_loses_its_middle(text: str) -> None:
-    short = tables.shortened(text)
-    assert len(short) == min(26, len(text))
-    head, _, tail = short.partition("…")
-    assert text.startswith(head)
-    assert text.endswith(tail)
-    assert "decoder.layers.11" in short or len(text) <= 26
 
 
 def test_provenance_names_each_source_once(runs: dict[str, Run]) -> None:

@@ -4,14 +4,13 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from statistics import fmean
-from typing import Any
 
 import altair as alt
 
 from lazyneuron.pages.axes import free_log_axis, settings_axis
 from lazyneuron.pages.charts import Figure, Row, Run, concat, inline, layered, picked, rounded, side_by_side, tooltip
-from lazyneuron.pages.measure_tables import Table
 from lazyneuron.pages.tables import percent
+from lazyneuron.records.table import Column, Table
 
 QUALITIES = {
     "perplexity": "perplexity",
@@ -22,15 +21,15 @@ QUALITIES = {
 CASES = {"converted": "converted", "finetuned": "fine-tuned", "before": "before", "control": "control, dense"}
 _CURVES, _LEVELS = ("converted", "fine-tuned"), ("before", "control, dense")
 _ORDER = ("before", *_CURVES, "control, dense")
-_TITLES = {
-    "kept": "kept (%)",
-    "natural": "natural (%)",
-    "loss": "loss\n(nats)",
-    "perplexity": "perplexity",
-    "accuracy": "accuracy\n(%)",
-    "agreement": "same first\nchoice (%)",
-    "kl": "KL\n(nats)",
-    "cosine": "cosine",
+_COLUMNS = {
+    "kept": Column("kept (%)", ".2f"),
+    "natural": Column("natural (%)", ".2f"),
+    "loss": Column("loss\n(nats)", ".4f"),
+    "perplexity": Column("perplexity", lambda value: f"{value:,.2f}" if value < 1e5 else f"{value:.2g}"),
+    "accuracy": Column("accuracy\n(%)", ".2f"),
+    "agreement": Column("same first\nchoice (%)", ".2f"),
+    "kl": Column("KL\n(nats)", ".4f"),
+    "cosine": Column("cosine", ".4f"),
 }
 _IN_PERCENT = ("kept", "natural", "accuracy", "agreement")
 _DECADE = 10
@@ -62,7 +61,7 @@ def enforced_rows(run: Run) -> list[Row]:
         row: Row = {"case": name, "percent": rounded(100 * x), "is_asked": is_asked}
         row["is_uniform"] = not (is_asked and has_budgets)
         values = {{"density": "kept", "natural_density": "natural"}.get(what, what): v for what, v in values.items()}
-        for what in _TITLES:
+        for what in _COLUMNS:
             if what in values:
                 row[what] = rounded(fmean(values[what]) * (100 if what in _IN_PERCENT else 1))
         if name:
@@ -111,32 +110,29 @@ def compared(runs: Sequence[Run], name: str) -> Figure | None:
 
 def enforced_table(run: Run) -> Table:
     """What the chart shows, in numbers."""
-    rows = enforced_rows(run)
-    used = [what for what in _TITLES if any(row.get(what) is not None for row in rows)]
-    head = [("case", False), ("density\nasked (%)", True), *((_TITLES[what], True) for what in used)]
-    cells = [[row["case"], f"{row['percent']:.4g}", *(_cell(what, row.get(what)) for what in used)] for row in rows]
-    said = "Kept and natural: active neurons after and before selection, means over the layers."
+    rows = [[row["case"], row["percent"], *map(row.get, _COLUMNS)] for row in enforced_rows(run)]
+    columns = [Column("case"), Column("density\nasked (%)", ".4g"), *_COLUMNS.values()]
+    note = "Kept and natural: active neurons after and before selection, means over the layers."
     if run.config.get("budgets"):
-        said += " The density asked for is the mean over the layers where each has its own."
-    return Table(head=head, rows=cells, foot=[], said=said)
+        note += " The density asked for is the mean over the layers where each has its own."
+    return Table(columns, rows, title=f"Each density of {run.name}", notes=[note]).without_empty_columns()
 
 
 def compared_table(runs: Sequence[Run]) -> Table:
     """One row per model: what it is judged by, at the density asked for; empty columns are left out."""
+    cases = ("before", *_CURVES, "control, dense")
+    columns = [Column("model"), Column("judged by"), Column("density\nasked (%)", ".4g")]
+    columns += [Column(case, "") for case in cases]
     rows = []
     for run in runs:
         found = enforced_rows(run)
         what = next(iter(_judged_by(found)), None)
         by_case = {row["case"]: row for row in found if row["is_asked"] or row["case"] in _LEVELS}
         if what is not None and "converted" in by_case:
-            row = {"model": run.name, "judged by": QUALITIES[what]}
-            row["density\nasked (%)"] = f"{by_case['converted']['percent']:.4g}"
-            rows.append(
-                row | {c: _cell(what, by_case.get(c, {}).get(what)) for c in (*_LEVELS[:1], *_CURVES, _LEVELS[1])}
-            )
-    used = [key for key in (rows[0] if rows else ()) if any(row[key] for row in rows)]
-    head = [(key, key not in ("model", "judged by")) for key in used]
-    return Table(head=head, rows=[[row[key] for key in used] for row in rows], foot=[])
+            values = [by_case.get(case, {}).get(what) for case in cases]
+            texts = [None if value is None else _COLUMNS[what].text(value) for value in values]
+            rows.append([run.name, QUALITIES[what], by_case["converted"]["percent"], *texts])
+    return Table(columns, rows, title="The converted models").without_empty_columns()
 
 
 def enforced_summary(run: Run) -> list[str]:
@@ -214,13 +210,3 @@ def _said(what: str, value: float | None) -> str:
     if value is None or not math.isfinite(value):
         return "not a finite number"
     return percent(value / 100) if what in _IN_PERCENT else f"{value:,.4g}"
-
-
-def _cell(what: str, value: Any) -> str:
-    if value is None:
-        return ""
-    if what in _IN_PERCENT:
-        return f"{value:.2f}"
-    if what == "perplexity":
-        return f"{value:,.2f}" if value < 1e5 else f"{value:.2g}"
-    return f"{value:.4f}"

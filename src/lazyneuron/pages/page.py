@@ -26,10 +26,11 @@ from lazyneuron.pages import (
 from lazyneuron.pages.charts import Figure, Run
 from lazyneuron.pages.enforce_charts import is_enforced
 from lazyneuron.pages.layers import is_dense, is_measured, layers_of
-from lazyneuron.pages.section import Section
+from lazyneuron.pages.section import ModelSection, Section
 from lazyneuron.pages.slugs import slugs
 from lazyneuron.records.folder import RunFolder
 from lazyneuron.records.record import Verdict
+from lazyneuron.records.table import Table
 
 HERE = Path(__file__).parent
 
@@ -83,7 +84,7 @@ def write_page(tops: dict[str, RunFolder], out: Path, checked: Checked) -> Path:
     own_trainings = [run for run in others if run.label not in checked.runs]
     trained = _training_sections(own_trainings)
     measured, sparse = _measured_sections(models), _enforced_sections(converted)
-    figures = [figure for section in [*measured, *sparse, *trained] for figure in section["figures"].values()]
+    figures = [figure for section in [*measured, *sparse, *trained] for figure in section.figures]
     figures += [figure for section in checked.sections for figure in section.all_figures]
     out.parent.mkdir(parents=True, exist_ok=True)
     chart_folder = out.parent / "charts"
@@ -91,12 +92,12 @@ def write_page(tops: dict[str, RunFolder], out: Path, checked: Checked) -> Path:
     for figure in figures:
         charts.save(figure, chart_folder)
     shown = {"labels": list(tops), "commands": {label: top.config.get("command") for label, top in tops.items()}}
-    shown |= {"models": models, "measured": measured, "converted": converted, "enforced": sparse}
+    shown |= {"models": models, "converted": converted, "sections": [*measured, *sparse, *trained]}
     shown["names_of_trained"] = _listed(list(dict.fromkeys(run.label for run in own_trainings)))
     shown["names_of_models"] = _listed([run.name for run in models])
     shown["names_of_converted"] = _listed([run.name for run in converted])
     shown["folders_of_models"] = _folders([*models, *converted])
-    shown |= {"sections": trained, "experiments": checked.sections, "experiments_of": list(checked.runs)}
+    shown |= {"experiments": checked.sections, "experiments_of": list(checked.runs)}
     shown |= {"checks": bool(claimed), "not_begun": checked.not_begun}
     scales = dict.fromkeys(tops[label].config.get("scale") for label in checked.runs)
     shown["scales"] = [scale for scale in scales if scale and scale != "paper"]
@@ -110,26 +111,37 @@ def _runs_of(label: str, top: RunFolder) -> list[Run]:
     return [Run(label=label, name=name, config=folder.config, records=folder.records()) for folder, name in pairs]
 
 
-def _training_sections(runs: list[Run]) -> list[dict[str, Any]]:
-    """One section per recipe that trained: its figures by key, its runs with their tables."""
+def _training_sections(runs: list[Run]) -> list[ModelSection]:
+    """One section per recipe that trained, of the runs of all folders."""
     trained = [run for run in runs if any(run.pick(what) for what in ("density", "loss", "accuracy", "num_active"))]
     names = slugs([run.name for run in trained])
     sections = []
     for recipe in dict.fromkeys(run.name for run in trained):
         same, slug = [run for run in trained if run.name == recipe], names[recipe]
-        compare = len(same) > 1
+        is_comparison = len(same) > 1
         own = slugs([run.label for run in same])
-        found = {"mean": training_charts.mean_density(same, f"fig1-mean-{slug}") if compare else None}
+        figures = [training_charts.mean_density(same, f"fig1-mean-{slug}") if is_comparison else None]
+        tables_of, warnings = [], []
         for run in same:
-            name = f"fig1-{slug}-{own[run.label]}" if compare else f"fig1-{slug}"
-            found[f"layers {run.label}"] = training_charts.density_over_training(run, name, compare)
-        found["end"] = training_charts.density_by_layer(same, f"fig2-{slug}")
-        found["loss"] = training_charts.loss_and_accuracy(same, f"loss-{slug}")
-        shown = [(run, tables.density_rows(run), tables.density_summary(run), tables.progress(run)) for run in same]
-        present = {key: figure for key, figure in found.items() if figure}
+            name = f"fig1-{slug}-{own[run.label]}" if is_comparison else f"fig1-{slug}"
+            figures.append(training_charts.density_over_training(run, name, is_comparison))
+            table = tables.density_table(run)
+            tables_of.append(replace(table, title=f"{table.title}: {run.label}") if is_comparison else table)
+            if warning := tables.progress(run):
+                warnings.append(f"{run.label}: {warning}" if is_comparison else warning)
+        figures += [training_charts.density_by_layer(same, f"fig2-{slug}")]
+        figures += [training_charts.loss_and_accuracy(same, f"loss-{slug}")]
         title = charts.run_title(same[0])
-        sections.append({"slug": slug, "title": title, "figures": present, "runs": shown, "compare": compare})
+        sections.append(_section(slug, title, figures, tables_of, warnings=warnings))
     return sections
+
+
+def _section(
+    slug: str, title: str, figures: Sequence[Figure | None], tables: Sequence[Table], **more: Any
+) -> ModelSection:
+    """A section of the figures and tables that have something to show."""
+    drawn, filled = [figure for figure in figures if figure], [table for table in tables if table.rows]
+    return ModelSection(slug=slug, title=title, figures=drawn, tables=filled, **more)
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -164,47 +176,39 @@ def _with_model_names(runs: list[Run]) -> list[Run]:
     return [replace(run, name=name) for name, run in zip(shown, runs, strict=True)]
 
 
-def _measured_sections(runs: list[Run]) -> list[dict[str, Any]]:
+def _measured_sections(runs: list[Run]) -> list[ModelSection]:
     """One section per measured model, after one that compares them where there are several."""
     names, sections = slugs([run.name for run in runs]), []
     if len(runs) > 1:
-        found = {"depth": measure_charts.compared_by_depth(runs, "compared")}
-        sections.append({"slug": "compared", "title": "Models compared", "run": None, "charts": found})
-        sections[0]["table"] = measure_tables.compared(runs)
+        by_depth = measure_charts.compared_by_depth(runs, "compared")
+        sections.append(_section("compared", "Models compared", [by_depth], [measure_tables.compared(runs)]))
     for run in runs:
         slug = names[run.name]
-        found = {
-            "shares": measure_charts.shares_by_layer(run, f"density-{slug}"),
-            "kinds": measure_charts.kinds_of_token(run, f"class-token-{slug}"),
-        }
+        figures = [measure_charts.shares_by_layer(run, f"density-{slug}")]
+        figures += [measure_charts.kinds_of_token(run, f"class-token-{slug}")]
         if not is_dense(layers_of(run)):
-            found |= {
-                "firing": measure_charts.firing_rate(run, f"firing-{slug}"),
-                "tokens": measure_charts.active_per_token(run, f"tokens-{slug}"),
-                "position": position_charts.density_by_position(run, f"position-{slug}"),
-            }
-        section = {"slug": f"model-{slug}", "title": run.name, "run": run, "charts": found}
-        sections.append(section | {"table": measure_tables.by_layer(run), "summary": measure_tables.summary(run)})
-        sections[-1]["origin"] = measure_tables.origin(run)
-        sections[-1] |= {"warnings": measure_tables.warnings(run), "notes": measure_tables.notes(run)}
-    return [section | {"figures": {k: f for k, f in section["charts"].items() if f}} for section in sections]
+            figures += [measure_charts.firing_rate(run, f"firing-{slug}")]
+            figures += [measure_charts.active_per_token(run, f"tokens-{slug}")]
+            figures += [position_charts.density_by_position(run, f"position-{slug}")]
+        texts = [measure_tables.origin(run), " ".join(measure_tables.summary(run)), *measure_tables.notes(run)]
+        warnings, table = measure_tables.warnings(run), measure_tables.by_layer(run)
+        sections.append(_section(f"model-{slug}", run.name, figures, [table], texts=texts, warnings=warnings))
+    return sections
 
 
-def _enforced_sections(runs: list[Run]) -> list[dict[str, Any]]:
+def _enforced_sections(runs: list[Run]) -> list[ModelSection]:
     """One section per converted model, after one that compares them where there are several."""
     names, sections = slugs([run.name for run in runs]), []
     if len(runs) > 1:
-        found = enforce_charts.compared(runs, "compared-quality")
-        figures = {"quality": found} if found else {}
-        section = {"slug": "quality-against-density", "title": "Quality against density, compared", "run": None}
-        sections.append(section | {"figures": figures, "table": enforce_charts.compared_table(runs)})
+        figure, table = enforce_charts.compared(runs, "compared-quality"), enforce_charts.compared_table(runs)
+        sections.append(_section("quality-against-density", "Quality against density, compared", [figure], [table]))
     for run in runs:
         figure = enforce_charts.quality_against_density(run, f"enforced-{names[run.name]}")
         title = "Quality against density" + (f": {run.name}" if len(runs) > 1 else "")
-        section = {"slug": f"quality-{names[run.name]}", "title": title, "run": run}
-        section |= {"figures": {"quality": figure} if figure else {}, "table": enforce_charts.enforced_table(run)}
-        section |= {"summary": enforce_charts.enforced_summary(run), "origin": enforce_charts.enforced_origin(run)}
-        sections.append(section)
+        texts = [enforce_charts.enforced_origin(run), " ".join(enforce_charts.enforced_summary(run))]
+        note = "Nothing has been judged yet: these records hold no quality."
+        table = enforce_charts.enforced_table(run)
+        sections.append(_section(f"quality-{names[run.name]}", title, [figure], [table], texts=texts, note=note))
     return sections
 
 
@@ -238,8 +242,7 @@ def _template() -> jinja2.Template:
     loader = jinja2.FileSystemLoader(HERE)
     env = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     env.undefined = jinja2.StrictUndefined
-    env.filters |= {"percent": tables.percent, "number": tables.number, "shortened": tables.shortened}
-    env.filters["interval"] = tables.interval
+    env.filters |= {"number": tables.number, "interval": tables.interval}
     return env.get_template("page.html")
 
 

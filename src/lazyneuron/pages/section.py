@@ -8,6 +8,19 @@ from lazyneuron.records.record import Verdict
 from lazyneuron.records.table import Table
 
 
+@dataclass(frozen=True, kw_only=True)
+class ModelSection:
+    """A model that was measured, converted or trained, or several compared; `note` stands where there is no table."""
+
+    slug: str
+    title: str
+    figures: list[Figure]
+    tables: list[Table]
+    warnings: list[str] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    note: str = ""
+
+
 @dataclass(kw_only=True)
 class Part:
     """What one result folder shows: `lead` stands before the charts, `more` and `more_tables` open at a click."""

@@ -10,6 +10,7 @@ from typing import Any
 from lazyneuron.pages.charts import Run, rounded
 from lazyneuron.pages.training_charts import at_the_end
 from lazyneuron.records.record import Record, Verdict
+from lazyneuron.records.table import Column, Table
 
 PAPER_DENSITY = {"t5": "2.7 to 3.0\u00a0% (T5-Base)", "vit": "6.3\u00a0% (ViT-B/16)"}
 _SIZES = ("d_model", "d_ff", "num_layers", "num_steps", "batch_size")
@@ -98,6 +99,21 @@ def density_rows(run: Run) -> list[dict[str, Any]]:
     return rows
 
 
+def density_table(run: Run) -> Table:
+    """What `density_rows` gives, with the sentences of `density_summary`."""
+    columns = [Column("layer"), Column("at step 0", percent), Column("end,\ntraining data", percent)]
+    columns += [Column("end,\nevaluation data", percent), Column("active neurons\nper token", number)]
+    rows = [
+        [
+            f"{row['stack']} {'' if row['layer'] is None else row['layer']}".strip(),
+            *(row[what] for what in ("start", "train", "eval", "num_active", "site")),
+        ]
+        for row in density_rows(run)
+    ]
+    columns.append(Column("site", is_path=True))
+    return Table(columns, rows, title="Density by layer", notes=density_summary(run), missing="n/a")
+
+
 def density_summary(run: Run) -> list[str]:
     """Sentences that put the run's mean density beside the paper's, with the two scales."""
     rows = density_rows(run)
@@ -173,12 +189,6 @@ def almost_all(fraction: float) -> str:
 def listed(texts: Sequence[str]) -> str:
     """Texts in a sentence: "a, b and c"."""
     return " and ".join(filter(None, [", ".join(texts[:-1]), *texts[-1:]]))
-
-
-def shortened(text: str, size: int = 26) -> str:
-    """A long path without its middle, in at most `size` characters; most of them its head, which tells layers apart."""
-    head = size * 2 // 3
-    return text if len(text) <= size else f"{text[:head]}…{text[head + 1 - size :]}"
 
 
 def number(value: float | None) -> str:
