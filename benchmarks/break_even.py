@@ -23,10 +23,10 @@ from rich.console import Console
 from rich.table import Table
 
 from lazyneuron.exploit.choose import MOST_TOKENS
-from lazyneuron.exploit.ways import crossing
-from lazyneuron.kernels.launch import Rows, Tally
+from lazyneuron.exploit.schemes import crossing
 from lazyneuron.kernels.screen import screen_of
 from lazyneuron.kernels.skip import dense_down, dense_up, screened_up, sparse_down
+from lazyneuron.kernels.weights import Rows
 from lazyneuron.records.record import Source, device_name
 
 SHAPES = [(256, 2048), (512, 2048), (768, 3072), (1024, 4096), (2048, 8192)]
@@ -81,10 +81,10 @@ def measure(d_model: int, d_ff: int, dtype: torch.dtype, seconds: float) -> list
         u = linear(x.float(), up.float()).flatten()
         for share in SHARES if num_tokens <= MOST_TOKENS else ():
             shift = torch.full((d_ff,), -float(u.kthvalue(max(1, round((1 - share) * len(u)))).values))
-            shifted, tally = [Rows(r.weight_FD, shift, r.screen) for r in rows], Tally()
-            screened_up(x, shifted[0], tally=tally)
+            shifted = [Rows(r.weight_FD, shift, r.screen) for r in rows]
+            _, reads = screened_up(x, shifted[0])
             took = timed(partial(screened_up, x), shifted, seconds)
-            ways["screened"].append({"share": tally.candidate_pairs / d_ff / num_tokens, "ms": took})
+            ways["screened"].append({"share": int(reads[1]) / d_ff / num_tokens, "ms": took})
             masked = torch.where(torch.rand(num_tokens, d_ff) < share, h, 0)
             ways["sparse down"].append({"share": share, "ms": timed(partial(sparse_down, masked), turned, seconds)})
         ways_limits = {

@@ -24,9 +24,9 @@ from rich.table import Table
 from torch import Tensor
 
 from lazyneuron.exploit.choose import choose
-from lazyneuron.kernels.launch import Rows, Tally
 from lazyneuron.kernels.screen import screen_of
 from lazyneuron.kernels.skip import dense_down, dense_mlp, dense_up, screened_up, sparse_down, sparse_mlp
+from lazyneuron.kernels.weights import Rows, Tally
 from lazyneuron.records.record import Source, device_name
 
 SHAPES = [(2048, 8192), (768, 3072)]
@@ -69,7 +69,7 @@ def _torch(x: Tensor, w: Weights) -> Tensor:
 def _torch_up(x: Tensor, w: Weights) -> Tensor:
     bias = w.rows.bias
     assert bias is not None
-    return sparse_down(torch.relu(torch.nn.functional.linear(x, w.up, bias.to(x.dtype))), w.down_FD)
+    return sparse_down(torch.relu(torch.nn.functional.linear(x, w.up, bias.to(x.dtype))), w.down_FD)[0]
 
 
 WAYS: dict[str, Callable[[Tensor, Weights], Tensor]] = {
@@ -83,8 +83,8 @@ WAYS: dict[str, Callable[[Tensor, Weights], Tensor]] = {
 
 
 def _in_a_model(x: Tensor, w: Weights, is_screened: bool, is_sparse: bool) -> Tensor:
-    u = screened_up(x, w.rows) if is_screened else dense_up(x, w.rows)
-    return (sparse_down if is_sparse else dense_down)(torch.relu(u), w.down_FD)
+    h = torch.relu(screened_up(x, w.rows)[0] if is_screened else dense_up(x, w.rows))
+    return sparse_down(h, w.down_FD)[0] if is_sparse else dense_down(h, w.down_FD)
 
 
 def measure(d_model: int, d_ff: int, dtype: torch.dtype, density: float, num_rounds: int) -> dict[str, Any]:
@@ -92,14 +92,16 @@ def measure(d_model: int, d_ff: int, dtype: torch.dtype, density: float, num_rou
     quantile = torch.special.ndtri(torch.tensor(density, dtype=torch.float64)).item() if density < 1 else 40.0
     found = copies(d_model, d_ff, dtype, quantile, len(WAYS) + 1)
     tokens = [torch.randn(1, d_model).to(dtype) for _ in range(16)]
-    tally = Tally()
+    up_tally, down_tally = Tally(), Tally()
     for x in tokens:
         exact = _exact(x, found[0])
         own = max(float((_torch(x, found[0]).double() - exact).norm()), 1e-12)
         for name, way in WAYS.items():
             assert (way(x, found[0]).double() - exact).norm() <= 2 * own, (name, d_model, density)
-        sparse_mlp(x, found[0].rows, found[0].down_FD, tally=tally)
-    candidates, active = tally.candidates / d_ff / len(tokens), tally.down_rows / d_ff / len(tokens)
+        u, reads = screened_up(x, found[0].rows)
+        up_tally.add(1, reads)
+        down_tally.add(1, sparse_down(torch.relu(u), found[0].down_FD)[1])
+    candidates, active = (tally.rows / d_ff / len(tokens) for tally in (up_tally, down_tally))
     chosen = [
         choose(way, 1, share, dtype, found[0].up.nbytes).name == way
         for way, share in (("screened", candidates), ("sparse down", active))

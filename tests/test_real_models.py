@@ -431,7 +431,7 @@ def test_anarcii_numbers_antibodies_the_same_while_it_is_exploited(monkeypatch):
     plain = number()
     with pytest.raises(lazy.UsageError, match=r"0\.25 MiB of weight"):  # too small for kernels to gain anything
         lazy.exploit(whole, example_inputs=fed)
-    for name in ("choose", "plan"):
+    for name in ("choose", "eligibility"):
         monkeypatch.setattr(importlib.import_module(f"lazyneuron.exploit.{name}"), "LEAST_BYTES", 0)
     monkeypatch.setattr(importlib.import_module("lazyneuron.exploit.exploit"), "CACHE_BYTES", 0)
     lazy.exploit(whole, example_inputs=fed)

@@ -2,9 +2,6 @@
 
 import itertools
 import math
-import os
-import subprocess
-import sys
 import tracemalloc
 
 import numpy as np
@@ -16,10 +13,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from lazyneuron.kernels.count import PER_TOKEN, _count_rows, by_chunks, count, count_map
-from lazyneuron.kernels.count_cpu import count_rows
+from lazyneuron.kernels.count import PER_TOKEN, _count_rows, _count_rows_on_cpu, by_chunks, count, count_map
 
-KERNELS = {"reference": _count_rows, "numba": count_rows}
+KERNELS = {"reference": _count_rows, "kernel": _count_rows_on_cpu}
 MAPS = {
     "relu": lambda x: torch.relu(x - 1),
     "gelu": torch.nn.functional.gelu,
@@ -42,11 +38,11 @@ def holding(row: np.ndarray, share: float) -> int:
     return 0
 
 
-def per_token(h: Tensor, kernel: str = "numba") -> dict[str, list[int]]:
+def per_token(h: Tensor, kernel: str = "kernel") -> dict[str, list[int]]:
     """The counts of rows [T, F] as one sequence."""
     h = h[None]
     is_real = torch.ones(h.shape[:2], dtype=torch.bool)
-    _, tokens = by_chunks(h, is_real, True, True, True, h.numel(), KERNELS[kernel])
+    _, tokens = by_chunks(KERNELS[kernel], h.numel(), h, is_real, True, True, True)
     return dict(zip(PER_TOKEN, tokens[:, 0].tolist(), strict=True))
 
 
@@ -74,12 +70,12 @@ def test_kernel_and_reference_agree_and_chunks_do_not_matter(kind, shape, dtype)
     torch.manual_seed(1)
     h, is_real = MAPS[kind](torch.randn(shape)).to(dtype), torch.rand(shape[:2]) > 0.3
     wants = (True, True, True)
-    whole = by_chunks(h, is_real, *wants, 2**30, _count_rows)
+    whole = by_chunks(_count_rows, 2**30, h, is_real, *wants)
     for at_a_time in (2**30, 7 * shape[-1], 1):
-        firing, tokens = by_chunks(h, is_real, *wants, at_a_time, count_rows)
+        firing, tokens = by_chunks(_count_rows_on_cpu, at_a_time, h, is_real, *wants)
         assert torch.equal(firing, whole[0])
         assert torch.equal(tokens, whole[1])
-    firing, tokens = by_chunks(h, is_real, *wants, 3 * shape[-1], _count_rows)
+    firing, tokens = by_chunks(_count_rows, 3 * shape[-1], h, is_real, *wants)
     assert torch.equal(firing, whole[0])
     assert torch.equal(tokens, whole[1])
     for wanted in itertools.product([False, True], repeat=3):
@@ -87,31 +83,6 @@ def test_kernel_and_reference_agree_and_chunks_do_not_matter(kind, shape, dtype)
         kept = torch.tensor([True, True, wanted[0], wanted[0], wanted[1], wanted[1], wanted[2]])
         assert torch.equal(firing, whole[0])
         assert torch.equal(tokens, whole[1] * kept[:, None, None])
-
-
-def test_strided_maps_and_several_threads():
-    h = torch.randn(50, 3000, 4).transpose(1, 2)
-    is_real = torch.ones(50, 4, dtype=torch.bool)
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(2)
-        firing, tokens = count_map(h, is_real, True, True, True)
-    finally:
-        torch.set_num_threads(before)
-    expected = by_chunks(h, is_real, True, True, True, 2**30, _count_rows)
-    assert torch.equal(firing, expected[0])
-    assert torch.equal(tokens, expected[1])
-
-
-def test_torch_keeps_its_number_of_threads():
-    """Numba's pool is larger here than what torch was told; starting it must not change what torch uses."""
-    code = (
-        "import torch; from lazyneuron.kernels.count import count; h = torch.randn(1, 200, 3000); "
-        "count(h, None, relative=True, energy=True, shared=True); print(torch.get_num_threads())"
-    )
-    env = os.environ | {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "3"}
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
-    assert done.stdout == "1\n"
 
 
 class Allocated(TorchDispatchMode):
@@ -132,10 +103,10 @@ def test_counting_takes_less_memory_than_the_bits_of_the_map():
     h = torch.relu(torch.randn(8, 197, 3072))
     is_real = torch.ones(8, 197, dtype=torch.bool)
     with Allocated():  # compiled and loaded by now
-        by_chunks(h, is_real, True, True, True, h.numel(), count_rows)
+        by_chunks(_count_rows_on_cpu, h.numel(), h, is_real, True, True, True)
     tracemalloc.start()
     with Allocated() as torchs:
-        by_chunks(h, is_real, True, True, True, h.numel(), count_rows)
+        by_chunks(_count_rows_on_cpu, h.numel(), h, is_real, True, True, True)
     _, numpys = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert 0 < torchs.num_bytes
@@ -167,12 +138,6 @@ def test_broken_entries():
 def test_double_precision_is_not_rounded():
     h = torch.tensor([[[1e-60, 0.0, 1e-300]]], dtype=torch.float64)
     assert count(h, None, relative=True, energy=True, shared=False).tokens["active"].item() == 2
-
-
-def test_the_op_is_one_to_torch():
-    h, is_real = torch.randn(2, 5, 8), torch.rand(2, 5) > 0.5
-    torch.library.opcheck(count_map, (h, is_real, True, True, True))
-    torch.library.opcheck(count_map, (h.bfloat16(), is_real, False, False, False))
 
 
 def test_mistakes_are_named():

@@ -11,10 +11,9 @@ from hypothesis.extra import numpy as hnp
 from torch import Tensor
 from transformers.models.gemma3n.modeling_gemma3n import Gemma3nTextMLP
 
-from lazyneuron.kernels.topk import group_topk, statistical_topk, threshold, topk, topk_reference, topk_values
-from lazyneuron.kernels.topk_cpu import topk_rows
+from lazyneuron.kernels.topk import group_topk, statistical_topk, threshold, topk, topk_values
 
-WAYS = {"public": topk, "op": torch.ops.lazyneuron.topk, "kernel": topk_rows, "reference": topk_reference}
+WAYS = {"public": topk, "op": torch.ops.lazyneuron.topk, "reference": topk.reference}
 MAPS = {
     "relu": lambda x: torch.relu(x - 0.5),
     "gelu": torch.nn.functional.gelu,
@@ -46,8 +45,6 @@ def budgets(d_ff: int) -> list[int]:
 @pytest.mark.parametrize("kind", MAPS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
 def test_exactly_the_k_largest_stay(way, kind, dtype):
-    if way == "kernel" and dtype == torch.float64:
-        pytest.skip("the kernel is for up to 32 bits; the op takes the reference")
     torch.manual_seed(0)
     for shape in ((1, 1), (3, 7), (2, 5, 33), (4, 100)):
         h = MAPS[kind](torch.randn(shape)).to(dtype)
@@ -66,16 +63,13 @@ def test_exactly_the_k_largest_stay(way, kind, dtype):
 @pytest.mark.parametrize("kind", MAPS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("shape", [(40, 3072), (300, 1000), (3, 8192), (0, 8), (2, 0, 8)])
-def test_the_kernel_is_the_reference_on_wide_maps_and_several_threads(kind, dtype, shape):
+def test_wide_maps_and_several_threads(kind, dtype, shape):
     torch.manual_seed(1)
-    h = MAPS[kind](torch.randn(shape)).to(dtype)
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(2)
-        for k in budgets(shape[-1]):
-            assert torch.equal(topk_rows(h, k).nan_to_num(7), topk_reference(h, k).nan_to_num(7))
-    finally:
-        torch.set_num_threads(threads)
+    h, before = MAPS[kind](torch.randn(shape)).to(dtype), torch.get_num_threads()
+    torch.set_num_threads(2)
+    for k in budgets(shape[-1]):
+        assert torch.equal(topk(h, k).nan_to_num(7), topk.reference(h, k).nan_to_num(7))
+    torch.set_num_threads(before)
 
 
 @settings(deadline=None, max_examples=200)
@@ -101,7 +95,7 @@ def test_rows_do_not_disturb_each_other():
 
 def test_strided_maps_and_k_of_all_keep_every_bit():
     h = torch.randn(6, 50, 4).transpose(1, 2)
-    assert torch.equal(topk(h, 9), topk_reference(h.contiguous(), 9))
+    assert torch.equal(topk(h, 9), topk.reference(h.contiguous(), 9))
     h = torch.tensor([[-0.0, 0.0, 1.0, -2.0, math.nan]])
     assert torch.equal(topk(h, 5).view(torch.int32), h.view(torch.int32))
 

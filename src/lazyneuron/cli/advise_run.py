@@ -55,7 +55,7 @@ def advise_on(command: Advise, console: Console) -> Advised:
                 num_tokens=command.tokens,
                 head=command.head,
                 projections=command.projections,
-                told=report,
+                on_progress=report,
             )
         except (RuntimeError, TypeError, IndexError, ValueError) as error:
             raise failed(loaded, error) from error

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from lazyneuron.kernels.operators import Operator
+
 RELATIVE_THRESHOLD = 0.01
-_ENTRIES_AT_A_TIME = 2**22
+_ENTRIES_AT_A_TIME, _ENTRIES_PER_THREAD = 2**22, 2**16
 PER_TOKEN = ("active", "nan", "relative", "positive", "energy_90", "energy_99", "shared")
 
 
@@ -32,7 +34,7 @@ def count(h_BSF: Tensor, is_real_BS: Tensor | None, *, relative: bool, energy: b
     return Counts(firing_F, dict(zip(PER_TOKEN, tokens_CBS.unbind(), strict=True)), is_real_BS)
 
 
-@torch.library.custom_op("lazyneuron::count_map", mutates_args=())
+@Operator
 def count_map(h_BSF: Tensor, is_real_BS: Tensor, relative: bool, energy: bool, shared: bool) -> tuple[Tensor, Tensor]:
     """How often each neuron is active, int64 [F], and per token the counts of `PER_TOKEN`, int64 [7, B, S].
 
@@ -42,52 +44,37 @@ def count_map(h_BSF: Tensor, is_real_BS: Tensor, relative: bool, energy: bool, s
     at this token and at the one before it in its sequence, 0 at the first and beside padding. At padding all are 0, as
     are those not asked for.
     """
-    _check(h_BSF, is_real_BS)
-    return by_chunks(h_BSF, is_real_BS, relative, energy, shared, _ENTRIES_AT_A_TIME, _count_rows)
+    return by_chunks(_count_rows, _ENTRIES_AT_A_TIME, h_BSF, is_real_BS, relative, energy, shared)
 
 
-@count_map.register_kernel("cpu")
+@count_map.on_cpu
 def _(h_BSF: Tensor, is_real_BS: Tensor, relative: bool, energy: bool, shared: bool) -> tuple[Tensor, Tensor]:
-    _check(h_BSF, is_real_BS)
     if h_BSF.dtype == torch.float64:
-        return by_chunks(h_BSF, is_real_BS, relative, energy, shared, _ENTRIES_AT_A_TIME, _count_rows)
-    from lazyneuron.kernels.count_cpu import count_rows
-
-    at_a_time = h_BSF.numel() if h_BSF.dtype == torch.float32 and h_BSF.is_contiguous() else _ENTRIES_AT_A_TIME
-    return by_chunks(h_BSF, is_real_BS, relative, energy, shared, at_a_time, count_rows)
-
-
-@count_map.register_fake
-def _(h_BSF: Tensor, is_real_BS: Tensor, relative: bool, energy: bool, shared: bool) -> tuple[Tensor, Tensor]:
-    integers = {"dtype": torch.int64, "device": h_BSF.device}
-    return torch.empty(h_BSF.shape[-1], **integers), torch.empty(len(PER_TOKEN), *is_real_BS.shape, **integers)
-
-
-def _check(h_BSF: Tensor, is_real_BS: Tensor) -> None:
-    if not h_BSF.is_floating_point():
-        raise ValueError(f"an activation map holds floating point numbers; got {h_BSF.dtype}")
-    if is_real_BS.dtype != torch.bool or is_real_BS.shape != h_BSF.shape[:-1]:
-        seen = f"{is_real_BS.dtype} {tuple(is_real_BS.shape)}"
-        raise ValueError(f"is_real_BS must be bool of shape {tuple(h_BSF.shape[:-1])}; got {seen}")
-
-
-CountRows = Callable[[Tensor, Tensor, Tensor, int, bool, bool, bool], tuple[Tensor, Tensor]]
+        return count_map.reference(h_BSF, is_real_BS, relative, energy, shared)
+    is_read_in_place = h_BSF.dtype == torch.float32 and h_BSF.is_contiguous()
+    at_a_time = h_BSF.numel() if is_read_in_place else _ENTRIES_AT_A_TIME
+    return by_chunks(_count_rows_on_cpu, at_a_time, h_BSF, is_real_BS, relative, energy, shared)
 
 
 def by_chunks(
+    count_rows: Callable[..., tuple[Tensor, Tensor]],
+    entries_at_a_time: int,
     h_BSF: Tensor,
     is_real_BS: Tensor,
     relative: bool,
     energy: bool,
     shared: bool,
-    entries_at_a_time: int,
-    count_rows: CountRows,
 ) -> tuple[Tensor, Tensor]:
     """Run `count_rows` over some tokens at a time, so that what it needs besides the map stays small.
 
     `count_rows(h_RF, is_real_T, is_pair_T, lead, relative, energy, shared)` counts the last T rows of R = lead + T, in
     full precision; a lead of 1 shows it the token before, and `is_pair_T` says which tokens have a real one there.
     """
+    if not h_BSF.is_floating_point():
+        raise ValueError(f"an activation map holds floating point numbers; got {h_BSF.dtype}")
+    if is_real_BS.dtype != torch.bool or is_real_BS.shape != h_BSF.shape[:-1]:
+        seen = f"{is_real_BS.dtype} {tuple(is_real_BS.shape)}"
+        raise ValueError(f"is_real_BS must be bool of shape {tuple(h_BSF.shape[:-1])}; got {seen}")
     h_TF, is_real_T = h_BSF.flatten(0, 1), is_real_BS.flatten()
     is_pair_BS = pad(is_real_BS[:, :-1], (1, 0)) & is_real_BS if shared else is_real_BS
     step = max(1, entries_at_a_time // max(1, h_TF.shape[1]))
@@ -127,3 +114,20 @@ def _count_rows(
         counts["shared"] = (active_TF & before_RF[: len(is_real_T)]).sum(1) * is_pair_T
     nothing_T = torch.zeros_like(counts["active"])
     return active_TF.sum(0), torch.stack([counts.get(name, nothing_T) * is_real_T for name in PER_TOKEN])
+
+
+def _count_rows_on_cpu(
+    h_RF: Tensor, is_real_T: Tensor, is_pair_T: Tensor, lead: int, relative: bool, energy: bool, shared: bool
+) -> tuple[Tensor, Tensor]:
+    """The same by the kernel, for fp32 rows."""
+    from lazyneuron.kernels.count_cpu import count_rows
+
+    T, (R, F) = len(is_real_T), h_RF.shape
+    num_threads = max(1, min(torch.get_num_threads(), T * F // _ENTRIES_PER_THREAD))
+    firing_PF = torch.zeros(num_threads, F, dtype=torch.int32, device="cpu")
+    tokens_7T = torch.zeros(len(PER_TOKEN), T, dtype=torch.int64, device="cpu")
+    given = {"h_RF": h_RF.detach().contiguous(), "firing_PF": firing_PF, "tokens_7T": tokens_7T}
+    given |= {"is_real_T": is_real_T.contiguous(), "is_pair_T": is_pair_T.contiguous(), "lead": lead}
+    given |= {"relative": relative and round(1 / RELATIVE_THRESHOLD), "energy": energy, "shared": shared}
+    count_rows.run(num_threads, 4, R=R, T=T, F=F, **given)
+    return firing_PF.sum(0), tokens_7T

@@ -1,88 +1,64 @@
 """The CPU kernel of `count_map`: each token's row is read from memory once and stays in the first-level cache."""
 
-import threading
-
-import numba
 import numpy as np
-import torch
-from numba import prange
-from torch import Tensor
+from numba import njit
 
-from lazyneuron.kernels.count import PER_TOKEN, RELATIVE_THRESHOLD
-from lazyneuron.kernels.team import kept_njit
+from lazyneuron.kernels.team import B8, F32, I32, I64, kernel, share
 
 _MAGNITUDE = np.int32(0x7FFFFFFF)
 _SHIFT = np.int32(20)  # bins of an eighth of an octave: the sign, 8 bits of exponent and 3 of mantissa stay
 _NUM_BINS = 2**11
-_THRESHOLD = np.float32(RELATIVE_THRESHOLD)
-_ENTRIES_PER_THREAD = 2**16
 _SUMS = {"reassoc", "contract"}  # sums may be vectorised; NaN and inf keep their meaning
 
-# Numba's first use sets OpenMP's number of threads for the thread that asks; asked from this one, torch keeps its own.
-_start = threading.Thread(target=numba.get_num_threads)
-_start.start()
-_start.join()
 
-
+@kernel
 def count_rows(
-    h_RF: Tensor, is_real_T: Tensor, is_pair_T: Tensor, lead: int, relative: bool, energy: bool, shared: bool
-) -> tuple[Tensor, Tensor]:
-    """As `count.by_chunks` wants it: fp32 rows in, counts [F] and [7, T] out, on as many threads as torch uses."""
-    num_rows, d_ff = len(is_real_T), h_RF.shape[1]
-    before = numba.get_num_threads()
-    num_threads = max(1, min(torch.get_num_threads(), before, num_rows * d_ff // _ENTRIES_PER_THREAD))
-    firing_PF = np.zeros((num_threads, d_ff), np.int32)
-    tokens_CT = np.zeros((len(PER_TOKEN), num_rows), np.int64)
-    h = h_RF.detach().contiguous().numpy()
-    arrays = (h, is_real_T.numpy(), is_pair_T.numpy(), firing_PF, tokens_CT)
-    numba.set_num_threads(num_threads)
-    try:
-        if relative or energy or shared:
-            _count_all(lead, *arrays, h.view(np.int32), relative, energy, shared)
-        else:
-            _count_active(lead, *arrays)
-    finally:
-        numba.set_num_threads(before)
-    return torch.from_numpy(firing_PF.sum(0, dtype=np.int64)), torch.from_numpy(tokens_CT)
+    team,
+    lead: int,
+    relative: int,
+    energy: int,
+    shared: int,
+    h_RF: F32,
+    is_real_T: B8,
+    is_pair_T: B8,
+    firing_PF: I32,
+    tokens_7T: I64,
+):
+    """The counts of `count.PER_TOKEN` for the last T of R rows, added to outputs that are zero.
 
-
-@kept_njit(parallel=True, nogil=True)
-def _count_active(lead, h_RF, is_real_T, is_pair_T, firing_PF, tokens_CT):
-    num_rows, num_parts = len(is_real_T), len(firing_PF)
-    for part in prange(num_parts):
-        for t in range(num_rows * part // num_parts, num_rows * (part + 1) // num_parts):
+    `relative` is 0, or n to count the entries of at least 1/n of the largest magnitude.
+    """
+    start, stop = share(team, len(is_real_T))
+    firing_F = firing_PF[team.member]
+    if not (relative or energy or shared):
+        for t in range(start, stop):
             if is_real_T[t]:
-                tokens_CT[0, t], tokens_CT[1, t] = _active(h_RF[lead + t], firing_PF[part])
-
-
-@kept_njit(parallel=True, nogil=True)
-def _count_all(lead, h_RF, is_real_T, is_pair_T, firing_PF, tokens_CT, bits_RF, relative, energy, shared):
-    num_rows, num_parts = len(is_real_T), len(firing_PF)
+                tokens_7T[0, t], tokens_7T[1, t] = _active(h_RF[lead + t], firing_F)
+        return
+    sums, sizes = np.zeros(_NUM_BINS + 8), np.zeros(_NUM_BINS + 8, np.int32)
     d_ff = h_RF.shape[1]
-    for part in prange(num_parts):
-        sums, sizes = np.zeros(_NUM_BINS + 8), np.zeros(_NUM_BINS + 8, np.int32)
-        kept = np.empty(d_ff + 1, np.int32)
-        clean = np.empty(d_ff, np.float32)
-        for t in range(num_rows * part // num_parts, num_rows * (part + 1) // num_parts):
-            if not is_real_T[t]:
-                continue
-            row, bits = h_RF[lead + t], bits_RF[lead + t]
-            tokens_CT[0, t], tokens_CT[1, t] = _active(row, firing_PF[part])
-            if tokens_CT[1, t]:
-                for f in range(d_ff):
-                    clean[f] = row[f] if row[f] == row[f] else np.float32(0)
-                row, bits = clean, clean.view(np.int32)
-            largest = _largest(bits)
-            if relative:
-                tokens_CT[2, t] = _at_least(row, _THRESHOLD * np.int32(largest).view(np.float32))
-                tokens_CT[3, t] = _positive(row)
-            if energy and largest > 0:
-                tokens_CT[4, t], tokens_CT[5, t] = _holding(row, bits, largest, sums, sizes, kept)
-            if shared and is_pair_T[t]:
-                tokens_CT[6, t] = _shared(row, h_RF[lead + t - 1])
+    kept, clean = np.empty(d_ff + 1, np.int32), np.empty(d_ff, np.float32)
+    for t in range(start, stop):
+        if not is_real_T[t]:
+            continue
+        row = h_RF[lead + t]
+        tokens_7T[0, t], tokens_7T[1, t] = _active(row, firing_F)
+        if tokens_7T[1, t]:
+            for f in range(d_ff):
+                clean[f] = row[f] if row[f] == row[f] else np.float32(0)
+            row = clean
+        bits = row.view(np.int32)
+        largest = _largest(bits)
+        if relative:
+            tokens_7T[2, t] = _at_least(row, np.float32(1 / relative) * np.int32(largest).view(np.float32))
+            tokens_7T[3, t] = _positive(row)
+        if energy and largest > 0:
+            tokens_7T[4, t], tokens_7T[5, t] = _holding(row, bits, largest, sums, sizes, kept)
+        if shared and is_pair_T[t]:
+            tokens_7T[6, t] = _shared(row, h_RF[lead + t - 1])
 
 
-@kept_njit(nogil=True, fastmath=_SUMS)
+@njit(fastmath=_SUMS)
 def _active(row, firing_F):
     active, nan = np.int32(0), np.int32(0)
     for f in range(len(row)):
@@ -93,7 +69,7 @@ def _active(row, firing_F):
     return active, nan
 
 
-@kept_njit(nogil=True)
+@njit
 def _largest(bits):
     """Magnitudes of floats order as their bit patterns."""
     largest = np.int32(0)
@@ -102,7 +78,7 @@ def _largest(bits):
     return np.int32(largest)
 
 
-@kept_njit(nogil=True)
+@njit
 def _at_least(row, threshold):
     found = np.int32(0)
     for f in range(len(row)):
@@ -110,7 +86,7 @@ def _at_least(row, threshold):
     return found
 
 
-@kept_njit(nogil=True)
+@njit
 def _positive(row):
     found = np.int32(0)
     for f in range(len(row)):
@@ -118,7 +94,7 @@ def _positive(row):
     return found
 
 
-@kept_njit(nogil=True)
+@njit
 def _shared(row, before):
     found = np.int32(0)
     for f in range(len(row)):
@@ -126,7 +102,7 @@ def _shared(row, before):
     return found
 
 
-@kept_njit(nogil=True)
+@njit
 def _holding(row, bits, largest, sums, sizes, kept):
     """Fewest entries with 90 % and 99 % of the energy, without a sort: bins by magnitude, then a search in one bin.
 
@@ -143,14 +119,14 @@ def _holding(row, bits, largest, sums, sizes, kept):
         total += square
         lowest = min(lowest, place)
     place, above, num_above, half = top, 0.0, np.int64(0), np.int64(0)
-    for share in (0.90, 0.99):
-        goal = share * total
+    for part in (0.90, 0.99):
+        goal = part * total
         while above + sums[place] < goal and place > lowest:
             above += sums[place]
             num_above += sizes[place]
             place -= 1
         found = num_above + _from_bin(bits, place, largest, goal - above, kept)
-        if share < 0.95:
+        if part < 0.95:
             half = found
     for b in range(lowest, top + 1):
         sums[b] = 0.0
@@ -158,7 +134,7 @@ def _holding(row, bits, largest, sums, sizes, kept):
     return half, found
 
 
-@kept_njit(nogil=True)
+@njit
 def _from_bin(bits, place, largest, goal, kept):
     """Fewest of the largest entries of a bin whose energy reaches `goal`."""
     size = 0
@@ -184,7 +160,7 @@ def _from_bin(bits, place, largest, goal, kept):
     return num_above
 
 
-@kept_njit(nogil=True, fastmath=_SUMS)
+@njit(fastmath=_SUMS)
 def _above(values, threshold):
     num, energy = np.int32(0), 0.0
     for i in range(len(values)):

@@ -1,88 +1,170 @@
-"""What an MLP computes for a few tokens, reading only the weights that its answer needs. Tokens come as [T, D].
+"""What an MLP computes for a few tokens, reading only the weights that its answer needs.
 
-    sparse_down    the down projection: rows of the transposed weight for active neurons only
-    screen_bounds  what that int8 copy bounds pre-activations by
-    screened_up    the up (or gate) projection: exact where an int8 copy cannot rule the neuron out, else 0
-    masked_up      the up projection where a mask is active, else 0
-    sparse_mlp     screen, recompute and accumulate at once
-    largest_logits the largest entries of x weight^T: exact where an int8 copy cannot rule the entry out, else -inf
-    dense_up, dense_down, dense_mlp    all rows, on the same threads
+    sparse_down     the down projection: rows of active neurons only
+    screen_bounds   bounds of pre-activations from an int8 copy of the weight
+    screened_up     the up (or gate) projection: exact unless that copy rules the neuron out, else 0
+    masked_up       the up projection where a mask is active, else 0
+    sparse_mlp      screened up (or gate), up and sparse down in one pass
+    largest_logits  the largest entries of x weight^T: exact unless an int8 copy rules the entry out, else -inf
+    dense_up, dense_down, dense_mlp     all rows, on the same threads
 
-Each is stated in plain PyTorch beside it (`..._reference`). Weights are fp32 or bf16 with one row a neuron, sums fp32.
-A dropped neuron's pre-activation is at most 0 in exact arithmetic; with k, k others are certainly at least as large.
+Tokens are [T, D]; weights have one row a neuron, fp32 or bf16; sums are in fp32, results in the tokens' dtype. Each
+function is its meaning in plain PyTorch; the CPU's kernel follows it. A kernel that screens may compute more than the
+reference, whose result it agrees with after the activation and Top-k; it never drops what the exact answer needs.
+`reads`, int64 [2], is how many weight rows were read, and how many pairs of a token and a neuron needed them.
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
-from lazyneuron.kernels.launch import Rows, Tally, check_bias, check_weight, launch
+from lazyneuron.kernels.operators import Operator
+from lazyneuron.kernels.topk import topk
+from lazyneuron.kernels.weights import Rows, StaleScreenError, check_bias, check_weight
 
-KINDS = {"relu": 1, "relu^2": 2, "gelu": 3, "silu": 4}
-_RELUS = {"relu": 1, "relu^2": 2}
 ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "relu": torch.relu,
     "relu^2": lambda u: torch.relu(u).square(),
     "gelu": torch.nn.functional.gelu,
     "silu": torch.nn.functional.silu,
 }
+KINDS = {name: kind for kind, name in enumerate(ACTIVATIONS, 1)}
+"""The numbers by which kernels know them: RELU to SILU in `screening_cpu`."""
+_RELU_LIKE = ("relu", "relu^2")
+_BYTES_PER_THREAD = 2**17
 
 
-def sparse_down(h_TF: Tensor, down_FD: Tensor, bias: Tensor | None = None, tally: Tally | None = None) -> Tensor:
-    """y[t] = bias + the sum over active i of h[t, i] * down[i], shape [T, D], in h's dtype, summed in fp32.
+@Operator
+def sparse_down(h_TF: Tensor, down_FD: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """y[t] = bias + the sum over active i of h[t, i] * down[i], [T, D], and the reads.
 
     Inactive neurons contribute nothing, whatever their weights hold (inf and NaN included).
     """
-    return _down("down", h_TF, down_FD, bias, tally)
+    h = _wide(h_TF)
+    down = down_FD.to(h.dtype)
+    y_TD = h.new_zeros(len(h), down.shape[1])
+    for t in range(len(h)):
+        y_TD[t] = h[t] @ torch.where((h[t] != 0)[:, None], down, 0)
+    return _plus(y_TD, bias).to(h_TF.dtype), _reads(h_TF != 0)
 
 
-def screened_up(
-    x_TD: Tensor, up: Rows, activation: str = "relu", k: int = 0, other: Rows | None = None, tally: Tally | None = None
-) -> Tensor:
-    """u = x up^T + bias where it may matter to what follows, else 0: [T, F], in x's dtype, summed in fp32.
-
-    Without `k` it matters where u > 0; with it, where the neuron may be among the `k` of largest |act(u)|, or, of a
-    gated MLP whose up projection is `other` (only its screen and bias are read), of largest |act(u) (x other^T + b)|.
-    """
-    kind = _kind(activation, KINDS)
-    _check_screens(up, other if k else None)
-    u_TF = _map_for(x_TD, up, other)
-    launch(
-        "up",
-        up.weight_FD,
-        len(x_TD),
-        kind=kind,
-        k=k,
-        x_TD=_fp32(x_TD),
-        first=up,
-        second=other,
-        map_TF=u_TF,
-        tally=tally,
-    )
-    return u_TF.to(x_TD.dtype)
+@sparse_down.on_cpu
+def _(h_TF: Tensor, down_FD: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    y_TD = _output_for(h_TF, down_FD, bias)
+    reads = _run_counted("down", down_FD, len(h_TF), h_TF=_fp32(h_TF), down_FD=down_FD, bias_D=bias, y_TD=y_TD)
+    return y_TD.to(h_TF.dtype), reads
 
 
+@Operator
 def screen_bounds(x_TD: Tensor, up: Rows) -> tuple[Tensor, Tensor]:
-    """Lower and upper bounds of x up^T + bias, fp32 [T, F], as `screened_up` has them."""
-    from lazyneuron.kernels.buffers import places
-
-    _check_screens(up)
-    u_TF, (T, (F, D)) = _map_for(x_TD, up), (len(x_TD), up.weight_FD.shape)
-    scratch = launch("up", up.weight_FD, T, x_TD=_fp32(x_TD), first=up, map_TF=u_TF)
-    low, high = (
-        scratch[at : at + u_TF.nbytes].view(torch.float32).reshape(T, F) for at in places.py_func(T, F, D)[4:6]
-    )
-    return low.clone(), high.clone()
+    """Lower and upper bounds of x up^T + bias, fp32 [T, F]. The reference's are the tightest; a screen's are wider."""
+    u_TF = linear(x_TD.double(), up.weight_FD.double(), None if up.bias is None else up.bias.double()).float()
+    return u_TF, u_TF.clone()
 
 
-def masked_up(x_TD: Tensor, up: Rows, mask_TF: Tensor, activation: str = "relu", tally: Tally | None = None) -> Tensor:
-    """u = x up^T + bias where the mask (what entered the gate's activation) gives other than 0, else 0."""
-    kind, u_TF = _kind(activation, KINDS), _map_for(x_TD, up)
+@screen_bounds.on_cpu
+def _(x_TD: Tensor, up: Rows) -> tuple[Tensor, Tensor]:
+    low_TF, high_TF = _map_for(x_TD, up), _map_for(x_TD, up)
+    _run("bounds", up.weight_FD, len(x_TD), x_TD=_fp32(x_TD), **_screen_of(up), low_TF=low_TF, high_TF=high_TF)
+    return low_TF, high_TF
+
+
+@Operator
+def screened_up(
+    x_TD: Tensor, up: Rows, activation: str = "relu", k: int = 0, other: Rows | None = None
+) -> tuple[Tensor, Tensor]:
+    """u = x up^T + bias where it matters to what follows, else 0: [T, F], and the reads.
+
+    Without `k` it matters where u > 0 or is NaN; with it, where the neuron is among the `k` of largest |act(u)|, or,
+    in a gated MLP whose up projection is `other`, of largest |act(u) (x other^T + b)|.
+    """
+    u_TF = _product(x_TD, up)
+    is_needed_TF = ~(u_TF <= 0)
+    if k:
+        h_TF = ACTIVATIONS[activation](u_TF)
+        is_needed_TF = topk.reference(h_TF if other is None else h_TF * _product(x_TD, other), k) != 0
+    return torch.where(is_needed_TF, u_TF, 0).to(x_TD.dtype), _reads(is_needed_TF)
+
+
+@screened_up.on_cpu
+def _(x_TD: Tensor, up: Rows, activation: str = "relu", k: int = 0, other: Rows | None = None) -> tuple[Tensor, Tensor]:
+    u_TF = _map_for(x_TD, up, other)
+    given = {"x_TD": _fp32(x_TD), "w_FD": up.weight_FD, "u_TF": u_TF, **_screen_of(up)}
+    if k and other is not None:
+        given |= {f"other_{name}": value for name, value in _screen_of(other).items()}
+    given |= {"kind": _kind(activation), "k": k, "is_product": k and other is not None}
+    reads = _run_counted("screened", up.weight_FD, len(x_TD), is_certified=_is_certified(up), **given)
+    return u_TF.to(x_TD.dtype), reads
+
+
+@Operator
+def masked_up(x_TD: Tensor, up: Rows, mask_TF: Tensor, activation: str = "relu") -> tuple[Tensor, Tensor]:
+    """u = x up^T + bias where the gate is not 0, else 0: [T, F], and the reads. The mask is what enters its activation.
+
+    NaN in the mask counts as nonzero.
+    """
+    is_needed_TF = ~(mask_TF <= 0) if activation in _RELU_LIKE else mask_TF != 0
+    return torch.where(is_needed_TF, _product(x_TD, up), 0).to(x_TD.dtype), _reads(is_needed_TF)
+
+
+@masked_up.on_cpu
+def _(x_TD: Tensor, up: Rows, mask_TF: Tensor, activation: str = "relu") -> tuple[Tensor, Tensor]:
+    u_TF, kind = _map_for(x_TD, up), _kind(activation)
     _check_width("the mask", mask_TF, len(up.weight_FD))
-    given = {"x_TD": _fp32(x_TD), "first": up, "map_TF": u_TF, "mask_TF": _fp32(mask_TF)}
-    launch("masked", up.weight_FD, len(x_TD), kind=kind, **given, tally=tally)
+    given = {"x_TD": _fp32(x_TD), "mask_TF": _fp32(mask_TF), "w_FD": up.weight_FD, "bias_F": up.bias}
+    reads = _run_counted("masked", up.weight_FD, len(x_TD), kind=kind, u_TF=u_TF, **given)
+    return u_TF.to(x_TD.dtype), reads
+
+
+@Operator
+def largest_logits(x_TD: Tensor, head: Rows, k: int = 1) -> tuple[Tensor, Tensor]:
+    """x head^T + bias for each token's `k` largest entries and their equals, -inf elsewhere: [T, V], and the reads.
+
+    A maximum inner product search: an entry is left out only if `k` others are certainly larger.
+    """
+    logits_TV = _product(x_TD, head)
+    is_needed_TV = ~(logits_TV < logits_TV.topk(k).values[:, -1:])
+    return torch.where(is_needed_TV, logits_TV, -torch.inf).to(x_TD.dtype), _reads(is_needed_TV)
+
+
+@largest_logits.on_cpu
+def _(x_TD: Tensor, head: Rows, k: int = 1) -> tuple[Tensor, Tensor]:
+    if not 0 < k <= len(head.weight_FD):
+        raise ValueError(f"k is between 1 and the {len(head.weight_FD)} rows; got {k}")
+    logits_TV = _map_for(x_TD, head)
+    given = {"x_TD": _fp32(x_TD), "w_FD": head.weight_FD, "u_TF": logits_TV, **_screen_of(head)}
+    reads = _run_counted("largest_products", head.weight_FD, len(x_TD), K=k, is_certified=_is_certified(head), **given)
+    return logits_TV.to(x_TD.dtype), reads
+
+
+@Operator
+def dense_up(x_TD: Tensor, up: Rows) -> Tensor:
+    """x up^T + bias: [T, F]."""
+    return _product(x_TD, up).to(x_TD.dtype)
+
+
+@dense_up.on_cpu
+def _(x_TD: Tensor, up: Rows) -> Tensor:
+    u_TF = _map_for(x_TD, up)
+    _run("product", up.weight_FD, len(x_TD), x_TD=_fp32(x_TD), w_FD=up.weight_FD, bias_F=up.bias, u_TF=u_TF)
     return u_TF.to(x_TD.dtype)
+
+
+@Operator
+def dense_down(h_TF: Tensor, down_FD: Tensor, bias: Tensor | None = None) -> Tensor:
+    """h down + bias: [T, D]."""
+    h = _wide(h_TF)
+    return _plus(h @ down_FD.to(h.dtype), bias).to(h_TF.dtype)
+
+
+@dense_down.on_cpu
+def _(h_TF: Tensor, down_FD: Tensor, bias: Tensor | None = None) -> Tensor:
+    y_TD = _output_for(h_TF, down_FD, bias)
+    _run("down_all", down_FD, len(h_TF), h_TF=_fp32(h_TF), down_FD=down_FD, bias_D=bias, y_TD=y_TD)
+    return y_TD.to(h_TF.dtype)
 
 
 def sparse_mlp(
@@ -94,97 +176,86 @@ def sparse_mlp(
     gate: Rows | None = None,
     activation: str = "relu",
     k: int = 0,
-    tally: Tally | None = None,
 ) -> Tensor:
-    """act(x up^T + b) down + b for "relu" and "relu^2": [T, D], in x's dtype, summed in fp32.
+    """act(x up^T + b) down + b, [T, D], in fp32 between the operators, from the rows that it needs.
 
-    With `gate` it is (act(x gate^T + b) * (x up^T + b)) down + b. With `k` (not gated) only each token's k largest
-    entries of the map count. Only the first projection (the gate, if there is one) needs a screen.
+    With `gate` it is (act(x gate^T + b) * (x up^T + b)) down + b. With `k` only each token's k largest entries of the
+    map count. Without it, `activation` is "relu" or "relu^2".
     """
-    if k and gate is not None:
-        raise ValueError("with a gate, k is for screened_up: the map is not known before up is")
-    kind, first, second = _kind(activation, _RELUS), gate or up, up if gate else None
-    _check_screens(first)
-    h_TF, y_TD = _map_for(x_TD, first, second), _output(first.weight_FD, down_FD, down_bias, len(x_TD))
-    given = {"x_TD": _fp32(x_TD), "first": first, "second": second, "map_TF": h_TF}
-    given |= {"down_FD": down_FD, "down_bias": down_bias, "y_TD": y_TD}
-    launch("up", first.weight_FD, len(x_TD), kind=kind, k=k, **given, tally=tally)
+    if not k and activation not in _RELU_LIKE:
+        raise ValueError(f"{activation!r} leaves hardly a neuron at 0: give k, or one of {', '.join(_RELU_LIKE)}")
+    x = _wide(x_TD)
+    u_TF, _ = screened_up(x, gate or up, activation, k, up if gate and k else None)
+    h_TF = ACTIVATIONS[activation](u_TF)
+    h_TF = h_TF * masked_up(x, up, u_TF, activation)[0] if gate else h_TF
+    y_TD, _ = sparse_down(topk(h_TF, k) if k else h_TF, down_FD, down_bias)
     return y_TD.to(x_TD.dtype)
-
-
-def largest_logits(x_TD: Tensor, head: Rows, k: int = 1, tally: Tally | None = None) -> Tensor:
-    """x head^T + bias for each token's `k` largest entries, and what may be as large; -inf elsewhere: [T, V].
-
-    A maximum inner product search: an entry is left out only if `k` others are certainly larger.
-    """
-    if not 0 < k <= len(head.weight_FD):
-        raise ValueError(f"k is between 1 and the {len(head.weight_FD)} rows; got {k}")
-    _check_screens(head)
-    logits_TV = _map_for(x_TD, head)
-    launch("largest", head.weight_FD, len(x_TD), k=k, x_TD=_fp32(x_TD), first=head, map_TF=logits_TV, tally=tally)
-    return logits_TV.to(x_TD.dtype)
-
-
-def dense_up(x_TD: Tensor, up: Rows) -> Tensor:
-    """x up^T + bias: [T, F], in x's dtype, summed in fp32."""
-    u_TF = _map_for(x_TD, up)
-    launch("product", up.weight_FD, len(x_TD), x_TD=_fp32(x_TD), first=up, map_TF=u_TF)
-    return u_TF.to(x_TD.dtype)
-
-
-def dense_down(h_TF: Tensor, down_FD: Tensor, bias: Tensor | None = None) -> Tensor:
-    """h down + bias: [T, D], in h's dtype, summed in fp32."""
-    return _down("down_all", h_TF, down_FD, bias)
 
 
 def dense_mlp(
     x_TD: Tensor, up: Rows, down_FD: Tensor, down_bias: Tensor | None = None, *, activation: str = "relu"
 ) -> Tensor:
-    """`sparse_mlp` without gate and k that reads all rows: what sparsity is to be compared with on the same threads."""
-    kind, h_TF = _kind(activation, _RELUS), _map_for(x_TD, up)
-    y_TD = _output(up.weight_FD, down_FD, down_bias, len(x_TD))
-    given = {"map_TF": h_TF, "down_FD": down_FD, "down_bias": down_bias, "y_TD": y_TD}
-    launch("dense", up.weight_FD, len(x_TD), kind=kind, x_TD=_fp32(x_TD), first=up, **given)
-    return y_TD.to(x_TD.dtype)
+    """The same without gate and k, from all rows: what sparsity is to be compared with on the same threads."""
+    h_TF = ACTIVATIONS[activation](dense_up(_wide(x_TD), up))
+    return dense_down(h_TF, down_FD, down_bias).to(x_TD.dtype)
 
 
-def sparse_down_reference(h_TF: Tensor, down_FD: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`sparse_down`, one token at a time."""
-    wide = torch.promote_types(h_TF.dtype, torch.float32)
-    rows = [h[h != 0].to(wide) @ down_FD[h != 0].to(wide) for h in h_TF]
-    y_TD = torch.stack(rows) if rows else h_TF.new_zeros(0, down_FD.shape[1], dtype=wide)
-    return (y_TD if bias is None else y_TD + bias.to(wide)).to(h_TF.dtype)
+def _wide(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def sparse_mlp_reference(
-    x_TD: Tensor,
-    up: Rows,
-    down_FD: Tensor,
-    down_bias: Tensor | None = None,
-    *,
-    gate: Rows | None = None,
-    activation: str = "relu",
-    k: int = 0,
-) -> Tensor:
-    """`sparse_mlp`, densely."""
-    from lazyneuron.kernels.topk import topk_reference
-
-    x = x_TD.to(torch.promote_types(x_TD.dtype, torch.float32))
-    h = ACTIVATIONS[activation](_product(x, gate or up))
-    h = h * _product(x, up) if gate else h
-    h = topk_reference(h, k) if k else h
-    return sparse_down_reference(h, down_FD.to(x.dtype), down_bias).to(x_TD.dtype)
+def _plus(y_TD: Tensor, bias: Tensor | None) -> Tensor:
+    return y_TD if bias is None else y_TD + bias.to(y_TD.dtype)
 
 
 def _product(x_TD: Tensor, rows: Rows) -> Tensor:
-    bias = None if rows.bias is None else rows.bias.to(x_TD.dtype)
-    return torch.nn.functional.linear(x_TD, rows.weight_FD.to(x_TD.dtype), bias)
+    x = _wide(x_TD)
+    return _plus(x @ rows.weight_FD.to(x.dtype).t(), rows.bias)
 
 
-def _kind(activation: str, known: Mapping[str, int]) -> int:
-    if activation not in known:
-        raise ValueError(f"activation {activation!r} is none of {', '.join(known)}")
-    return known[activation]
+def _reads(is_needed_TF: Tensor) -> Tensor:
+    return torch.stack([is_needed_TF.any(0).sum(), is_needed_TF.sum()])
+
+
+def _run(name: str, weight_FD: Tensor, num_tokens: int, **arguments: Tensor | int | None) -> None:
+    """Run the kernel `name` on the threads that a weight of that size is worth."""
+    from lazyneuron.kernels import skip_cpu
+
+    F, D = weight_FD.shape
+    num_threads = _num_threads(weight_FD)
+    getattr(skip_cpu, name).run(num_threads, weight_FD.element_size(), T=num_tokens, F=F, D=D, **arguments)
+
+
+def _run_counted(name: str, weight_FD: Tensor, num_tokens: int, **arguments: Tensor | int | None) -> Tensor:
+    """The same; the reads. StaleScreenError where a pre-activation is outside its bounds."""
+    counts_P3 = torch.zeros(_num_threads(weight_FD), 3, dtype=torch.int64, device="cpu")
+    _run(name, weight_FD, num_tokens, counts_P3=counts_P3, **arguments)
+    counts = counts_P3.sum(0)
+    if outside := int(counts[2]):
+        raise StaleScreenError(
+            f"{outside} pre-activations are outside their bounds: the weights changed; screen them anew"
+        )
+    return counts[:2]
+
+
+def _num_threads(weight_FD: Tensor) -> int:
+    return max(1, min(torch.get_num_threads(), weight_FD.nbytes // _BYTES_PER_THREAD))
+
+
+def _screen_of(rows: Rows) -> dict[str, Any]:
+    if rows.screen is None:
+        raise ValueError("this projection needs a screen: Rows(weight, bias, screen_of(weight))")
+    return {"q_FD": rows.screen.q_FD, "scales_F3": rows.screen.scales_F3, "bias_F": rows.bias}
+
+
+def _is_certified(rows: Rows) -> int:
+    return int(rows.screen is None or rows.screen.is_certified)
+
+
+def _kind(activation: str) -> int:
+    if activation not in KINDS:
+        raise ValueError(f"activation {activation!r} is none of {', '.join(KINDS)}")
+    return KINDS[activation]
 
 
 def _check_width(name: str, x: Tensor, width: int) -> None:
@@ -192,42 +263,22 @@ def _check_width(name: str, x: Tensor, width: int) -> None:
         raise ValueError(f"{name} of shape {tuple(x.shape)}, {x.dtype}: expected floating point [tokens, {width}]")
 
 
-def _check_screens(first: Rows, other: Rows | None = None) -> None:
-    if first.screen is None:
-        raise ValueError("the first projection needs a screen: screen_of(weight)")
-    if other is not None and other.screen is None:
-        raise ValueError("with k, the other projection needs a screen too: screen_of(weight)")
+def _map_for(x_TD: Tensor, rows: Rows, other: Rows | None = None) -> Tensor:
+    """An empty fp32 map for tokens and projections that fit each other; ValueError if they do not."""
+    weight_FD = rows.weight_FD
+    _check_width("tokens", x_TD, weight_FD.shape[1])
+    if other is not None and (other.weight_FD.shape != weight_FD.shape or other.weight_FD.dtype != weight_FD.dtype):
+        one, two = (f"{tuple(w.shape)}, {w.dtype}" for w in (other.weight_FD, weight_FD))
+        raise ValueError(f"a weight is {one} beside one of {two}")
+    return torch.empty(len(x_TD), len(weight_FD), device="cpu")
 
 
-def _check_alike(weight_FD: Tensor, other_FD: Tensor) -> None:
-    if other_FD.shape != weight_FD.shape or other_FD.dtype != weight_FD.dtype:
-        mine, others = (f"{tuple(w.shape)}, {w.dtype}" for w in (weight_FD, other_FD))
-        raise ValueError(f"a weight is {others} beside one of {mine}")
-
-
-def _map_for(x_TD: Tensor, first: Rows, second: Rows | None = None) -> Tensor:
-    """An empty map for the tokens and projections, which are checked."""
-    num_neurons, width = first.weight_FD.shape
-    _check_width("tokens", x_TD, width)
-    if second is not None:
-        _check_alike(first.weight_FD, second.weight_FD)
-    return torch.empty(len(x_TD), num_neurons, device="cpu")
-
-
-def _output(weight_FD: Tensor, down_FD: Tensor, bias: Tensor | None, num_tokens: int) -> Tensor:
-    """An empty output for a down projection, which is checked."""
+def _output_for(h_TF: Tensor, down_FD: Tensor, bias: Tensor | None) -> Tensor:
+    """An empty fp32 output for a map and a down projection that fit each other; ValueError if they do not."""
     check_weight(down_FD)
-    _check_alike(weight_FD, down_FD)
     check_bias(bias, down_FD.shape[1])
-    return torch.empty(num_tokens, down_FD.shape[1], device="cpu")
-
-
-def _down(name: str, h_TF: Tensor, down_FD: Tensor, bias: Tensor | None, tally: Tally | None = None) -> Tensor:
-    y_TD = _output(down_FD, down_FD, bias, len(h_TF))
     _check_width("the map", h_TF, len(down_FD))
-    given = {"map_TF": _fp32(h_TF), "down_FD": down_FD, "down_bias": bias, "y_TD": y_TD}
-    launch(name, down_FD, len(h_TF), **given, tally=tally)
-    return y_TD.to(h_TF.dtype)
+    return torch.empty(len(h_TF), down_FD.shape[1], device="cpu")
 
 
 def _fp32(x: Tensor) -> Tensor:

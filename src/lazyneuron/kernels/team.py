@@ -1,34 +1,61 @@
-"""Kernels on the threads that torch computes with: one pool, so that the two never fight for the cores.
+"""Numba kernels on the threads that torch computes with: a second pool of threads would compete for the same cores.
 
-Numba's own layers keep a pool beside torch's (its wheel asks for another copy of the OpenMP runtime), and the waiting
-threads of one take the cores from the other. Here a compiled function is handed to torch's runtime itself.
+`@kernel` makes a `Kernel` of an ordinary function over arrays, which every thread of a team runs:
 
-A kernel is a `numba.cfunc` of the signature `KERNEL`: it reads its arguments from an array of int64, the first three of
-which are the team's (`team`, `barrier`), and the rest what `Kernel.run` was given, tensors as addresses (`array`).
+    @kernel
+    def shift(team, k: int, h_TF: F32, bias_F: F32 | None = None, *, sums_PF: F32): ...
+
+    shift.run(num_threads, T=3, F=40, k=2, h_TF=h)
+
+The annotation of an array is its dtype, and the end of its name its shape: `h_TF` is [T, F] with the sizes that `run`
+is given, `scales_F3` is [F, 3], and P is the number of threads. Of a union, `run` takes the dtype that has `itemsize`
+bytes. None is an array without entries. Arrays after `*` are scratch, which `run` allocates; they hold anything.
 """
 
 import ctypes
+import functools
+import hashlib
+import inspect
 import logging
+import math
+import re
+import threading
 from array import array as array_of
 from collections.abc import Callable
-from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import torch
 from llvmlite import ir
 from numba import carray, cfunc, njit, types  # pyright: ignore[reportPrivateImportUsage]
 from numba.extending import intrinsic
+from numpy.typing import NDArray
 from torch import Tensor
 
-KERNEL = types.void(types.CPointer(types.int64))
+B8 = NDArray[np.bool_]
+I8 = NDArray[np.int8]
+I16 = NDArray[np.int16]
+I32 = NDArray[np.int32]
+I64 = NDArray[np.int64]
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
 
+_MOST_BYTES_KEPT = 2**26
 _logger = logging.getLogger(__name__)
 
 
+class Team(NamedTuple):
+    """What a member of a team knows: its number, how many members there are, and the address of torch's barrier."""
+
+    member: np.int64
+    size: np.int64
+    barrier: np.int64
+
+
 def _runtime() -> tuple[Any, list[int]]:
-    """How to start a team in torch's OpenMP runtime, and the addresses that a member needs; all 0 without one."""
+    """The function that starts a team in torch's OpenMP runtime, and the addresses that members call; 0 without one."""
     folder = Path(torch.__file__).parent / "lib"
     for path in (*folder.glob("libtorch_cpu.*"), *folder.glob("lib[gi]omp*")):
         try:
@@ -46,12 +73,133 @@ _start, _team = _runtime()
 _ALONE = [0, 0, 0]
 
 
-def kept_njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """`numba.njit` whose machine code is kept on disk, where some folder can be written."""
-    return partial(_kept, partial(njit, **options))
+class _Scratch(threading.local):
+    """Memory for the kernels that this thread starts, kept from call to call unless it is large."""
+
+    kept: Tensor | None = None
+
+    def take(self, num_bytes: int) -> Tensor:
+        if self.kept is not None and self.kept.nbytes >= num_bytes:
+            return self.kept
+        taken = torch.empty(num_bytes, dtype=torch.uint8, device="cpu")
+        if num_bytes <= _MOST_BYTES_KEPT:
+            self.kept = taken
+        return taken
 
 
-def _kept(compiler: Callable[..., Any], function: Callable[..., Any]) -> Any:
+_scratch = _Scratch()
+
+
+class Kernel:
+    """A function over arrays that a team runs: compiled at its first run, and kept on disk if a folder is writable."""
+
+    def __init__(self, function: Callable[..., None]) -> None:
+        self.function = function
+        parameters = [*inspect.signature(function).parameters.values()][1:]  # the first is the team
+        self._dtypes = {p.name: _dtypes(p.annotation) for p in parameters if p.annotation is not int}
+        self._sizes = sorted({part for name in self._dtypes for part in _shape(name) if part.isalpha()} - {"P"})
+        self._parameters = [p.name for p in parameters]
+        self._scratch = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+        self._given = [*self._sizes, *(p.name for p in parameters if p.kind is not p.KEYWORD_ONLY)]
+        self._optional = {p.name: None for p in parameters if p.default is None}
+        self._places = functools.lru_cache(1024)(self._scratch_places)
+        self._compiled: dict[int, tuple[Any, int, Callable[[int], None]]] = {}
+
+    def run(self, num_threads: int, itemsize: int = 4, **arguments: Tensor | int | None) -> None:
+        """Run on at most `num_threads` threads of torch's pool, and wait; on one where torch has no GOMP runtime.
+
+        Arguments and sizes go by name; tensors must be contiguous and as large as their sizes say.
+        """
+        given = self._optional | arguments
+        if len(given) != len(self._given):
+            raise TypeError(f"{self.function.__name__} takes {self._given}; got {[*arguments]}")
+        places, num_bytes = self._places(itemsize, num_threads, *[given[name] for name in self._sizes])
+        scratch = _scratch.take(num_bytes) if num_bytes else None
+        base = 0 if scratch is None else scratch.data_ptr()
+        is_alone = num_threads == 1
+        values = array_of("q", _ALONE if is_alone else _team)
+        values.append(num_threads)
+        for name in self._given:
+            value = given[name]
+            values.append(value if isinstance(value, int) else 0 if value is None else value.data_ptr())
+        values.extend([base + place for place in places])
+        _, address, call = self._compiled.get(itemsize) or self._compile(itemsize)
+        if is_alone or _start is None:
+            call(values.buffer_info()[0])
+        else:
+            _start(address, values.buffer_info()[0], num_threads, 0)
+
+    def _dtype(self, name: str, itemsize: int) -> type[np.generic]:
+        """The dtype of an array."""
+        dtypes = self._dtypes[name]
+        return next((one for one in dtypes if np.dtype(one).itemsize == itemsize), dtypes[0])
+
+    def _scratch_places(self, itemsize: int, num_threads: int, *sizes: int) -> tuple[list[int], int]:
+        """Byte offsets of the scratch arrays, each on a cache line of its own, and the bytes of all."""
+        known = dict(zip(self._sizes, sizes, strict=True)) | {"P": num_threads}
+        places, end = [], 0
+        for name in self._scratch:
+            places.append(end)
+            num_entries = math.prod(known[part] if part in known else int(part) for part in _shape(name))
+            end += (num_entries * np.dtype(self._dtype(name, itemsize)).itemsize + 63) // 64 * 64
+        return places, end
+
+    def _compile(self, itemsize: int) -> tuple[Any, int, Callable[[int], None]]:
+        compiled = _kept(self._entry(itemsize))
+        call = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(compiled.address)
+        self._compiled[itemsize] = compiled, compiled.address, call
+        return self._compiled[itemsize]
+
+    def _entry(self, itemsize: int) -> Callable[..., None]:
+        """The function that reads the arguments from an array of int64 and calls the kernel with them by name."""
+        at = {name: f"a[{place}]" for place, name in enumerate(["P", *self._given, *self._scratch], 3)}
+        arguments = []
+        namespace = {"kernel": njit(self.function), "team": _member, "pointer": _pointer, "carray": carray}
+        for name in self._parameters:
+            value = at[name]
+            if name in self._dtypes:
+                first, *rest = [at.get(part, part) for part in _shape(name)]
+                if name in self._optional:
+                    first = f"({first} if {value} != 0 else 0)"
+                dtype = self._dtype(name, itemsize)
+                namespace[dtype.__name__] = dtype
+                shape = f"({', '.join([first, *rest])},)"
+                value = f"carray(pointer({value}, {dtype.__name__}), {shape}, {dtype.__name__})"
+            arguments.append(value)
+        source = (
+            f"def made(sources):\n def entry(a):\n  sources\n  kernel(team(a), {', '.join(arguments)})\n return entry"
+        )
+        code = self.function.__code__
+        namespace["__name__"] = self.function.__module__
+        exec(compile(source, code.co_filename, "exec"), namespace)
+        entry = namespace["made"](_sources())
+        entry.__qualname__ = entry.__name__ = f"{self.function.__name__}_{itemsize}"
+        return entry
+
+
+kernel = Kernel
+
+
+def _dtypes(annotation: Any) -> list[type[np.generic]]:
+    """The dtypes of an array's annotation, without None."""
+    arrays = get_args(annotation) if isinstance(annotation, UnionType) else [annotation]
+    return [get_args(get_args(array)[1])[0] for array in arrays if array is not type(None)]
+
+
+def _shape(name: str) -> list[str]:
+    """The sizes that the end of an array's name is made of."""
+    return re.findall(r"[A-Z]|\d+", name.rpartition("_")[2])
+
+
+@functools.cache
+def _sources() -> int:
+    """A number for the sources of all kernels, which entries refer to: so it is part of their keys in Numba's cache."""
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return int.from_bytes(hashlib.sha256(b"".join(file.read_bytes() for file in files)).digest()[:7], "big")
+
+
+def _kept(function: Callable[..., None]) -> Any:
+    compiler = functools.partial(cfunc, types.void(types.CPointer(types.int64)))
     try:
         return compiler(cache=True)(function)
     except RuntimeError as error:
@@ -59,38 +207,9 @@ def _kept(compiler: Callable[..., Any], function: Callable[..., Any]) -> Any:
             raise
         reason = str(error)
     except OSError as error:
-        reason = f"{error} (NUMBA_CACHE_DIR tells where to)"
+        reason = f"{error} (set NUMBA_CACHE_DIR to a folder that can be written)"
     _logger.warning("%s: kernels are compiled anew in each process", reason)
     return compiler()(function)
-
-
-class Kernel:
-    """A function compiled when it is first run, and kept on disk where some folder can be written."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.function = function
-
-    @cached_property
-    def compiled(self) -> Any:
-        return _kept(partial(cfunc, KERNEL), self.function)
-
-    def run(self, num_threads: int, *arguments: Tensor | int) -> None:
-        """Run on at most `num_threads` threads of torch's pool, and wait. Tensors must be contiguous."""
-        given = [x if isinstance(x, int) else x.data_ptr() for x in arguments]
-        is_alone = num_threads == 1
-        values = array_of("q", (_ALONE if is_alone else _team) + given)
-        if is_alone or _start is None:
-            self._call(values.buffer_info()[0])
-        else:
-            _start(self._address, values.buffer_info()[0], num_threads, 0)
-
-    @cached_property
-    def _address(self) -> int:
-        return self.compiled.address
-
-    @cached_property
-    def _call(self) -> Callable[[int], None]:
-        return ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self._address)
 
 
 def _as_pointer(context: Any, address: Any, dtype: Any) -> Any:
@@ -112,22 +231,21 @@ _pointer: Any = intrinsic(_as_pointer)
 _call: Any = intrinsic(_as_call)
 
 
-@njit(inline="always")
-def array(address, shape, dtype):
-    """The array of that shape at an address, as `Kernel.run` was given it."""
-    return carray(_pointer(address, dtype), shape, dtype)
+@njit
+def _member(a):
+    if a[0] == 0:
+        return Team(np.int64(0), np.int64(1), np.int64(0))
+    return Team(np.int64(_call(a[0])), np.int64(_call(a[1])), a[2])
 
 
 @njit
-def team(arguments):
-    """Which member of the team this is, and how many there are: perhaps fewer than asked for."""
-    if arguments[0] == 0:
-        return np.int64(0), np.int64(1)
-    return np.int64(_call(arguments[0])), np.int64(_call(arguments[1]))
-
-
-@njit
-def barrier(arguments):
+def barrier(team):
     """Wait for all members."""
-    if arguments[2] != 0:
-        _call(arguments[2])
+    if team.barrier != 0:
+        _call(team.barrier)
+
+
+@njit
+def share(team, size):
+    """The range of 0 to size that is this member's, as start and stop."""
+    return size * team.member // team.size, size * (team.member + 1) // team.size

@@ -1,6 +1,6 @@
-"""Which entries of a map stay: operators on the last axis, each stated in plain PyTorch, Top-k with a CPU kernel too.
+"""Selections: operators on the last axis of a map that keep some entries and zero the others.
 
-    topk                 the k largest by magnitude (arXiv 2210.06313, section 4)
+    topk                 the k largest by magnitude (arXiv 2210.06313, section 4), with a CPU kernel
     group_topk           the k largest of each block of neurons
     threshold            all above a fixed magnitude
     statistical_topk     about k, above a threshold from mean and deviation (arXiv 2506.06644, equation 5)
@@ -11,25 +11,53 @@ NaN counts as larger than infinity, so it is kept, never hidden. Gradients reach
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-_KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+from lazyneuron.kernels.operators import Operator
+
+_ENTRIES_PER_THREAD = 2**15
+# How far left a bit pattern goes to read about as the fp32 of its value: enough to guess thresholds by.
+_SHIFTS = {torch.float32: 0, torch.bfloat16: 16, torch.float16: 13}
 
 
+@Operator
 def topk(h: Tensor, k: int) -> Tensor:
     """The `k` entries of largest magnitude along the last axis of `h` [..., F]; all others zero, same shape.
 
     Of equal ones the lowest index is kept, so at most k entries stay nonzero. On maps without negative entries (ReLU)
     magnitude is value. ValueError unless 0 < k <= F and `h` is floating point.
     """
-    _check(h)
-    if not 0 < k <= h.shape[-1]:
-        raise ValueError(f"top-k needs 0 < k <= d_ff; got k={k} with d_ff={h.shape[-1]}")
-    if not h.requires_grad and _is_plain(h):
-        from lazyneuron.kernels.topk_cpu import topk_rows
+    _check(h, k)
+    kept = h.abs().sort(dim=-1, descending=True, stable=True).indices[..., :k]
+    is_kept = torch.zeros_like(h, dtype=torch.bool).scatter_(-1, kept, True)
+    return torch.where(is_kept, h, 0)
 
-        return topk_rows(h, k)
-    return torch.ops.lazyneuron.topk(h, k)
+
+@topk.on_cpu
+def _(h: Tensor, k: int) -> Tensor:
+    if h.dtype not in _SHIFTS:
+        return topk.reference(h, k)
+    _check(h, k)
+    from lazyneuron.kernels.topk_cpu import topk_rows
+
+    h = h.detach().contiguous()
+    out, F = torch.empty_like(h), h.shape[-1]
+    T = h.numel() // F
+    num_threads = max(1, min(torch.get_num_threads(), T, h.numel() // _ENTRIES_PER_THREAD))
+    topk_rows.run(num_threads, h.element_size(), T=T, F=F, k=k, shift=_SHIFTS[h.dtype], bits_TF=h, out_TF=out)
+    return out
+
+
+def _save(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
+    ctx.save_for_backward(output)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    (kept,) = ctx.saved_tensors
+    return torch.where(kept != 0, grad, 0), None
+
+
+topk.differentiate(_backward, _save)
 
 
 def topk_values(h: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -77,52 +105,8 @@ def statistical_topk(u: Tensor, density: float) -> Tensor:
     return torch.relu(wide - (mean + std * quantile)).to(u.dtype)
 
 
-def topk_reference(h: Tensor, k: int) -> Tensor:
-    """`topk` by a stable sort: what it means, on any device."""
-    kept = h.abs().sort(dim=-1, descending=True, stable=True).indices[..., :k]
-    is_kept = torch.zeros_like(h, dtype=torch.bool).scatter_(-1, kept, True)
-    return torch.where(is_kept, h, 0)
-
-
-def _topk_on_cpu(h: Tensor, k: int) -> Tensor:
-    if h.dtype not in _KERNEL_DTYPES:
-        return topk_reference(h, k)
-    from lazyneuron.kernels.topk_cpu import topk_rows
-
-    return topk_rows(h, k)
-
-
-def _check(h: Tensor) -> None:
+def _check(h: Tensor, k: int | None = None) -> None:
     if not h.is_floating_point():
         raise ValueError(f"a selection is made on floating point maps; got {h.dtype}")
-
-
-def _is_plain(h: Tensor) -> bool:
-    """Whether nothing but the kernel would see the call: the dispatcher's 10 us are as long as a token's work."""
-    is_unseen = not (is_transformed(h) or torch._C._len_torch_function_stack())
-    return is_unseen and h.device.type == "cpu" and h.dtype in _KERNEL_DTYPES
-
-
-def is_transformed(h: Tensor) -> bool:
-    """Whether a call on `h` is traced, transformed (vmap, jvp) or seen by a dispatch mode: it must go through torch."""
-    transforms = torch._C._functorch.maybe_current_level()  # pyright: ignore[reportAttributeAccessIssue]
-    is_traced = torch.compiler.is_compiling() or torch._C._is_tracing() or torch._C._len_torch_dispatch_stack() > 0
-    return is_traced or transforms is not None or type(h) not in (Tensor, nn.Parameter)
-
-
-def _setup(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
-    ctx.save_for_backward(output)
-
-
-def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-    (kept,) = ctx.saved_tensors
-    return torch.where(kept != 0, grad, 0), None
-
-
-# Not `custom_op`: its wrapper takes 20 us a call, this 6.
-_library = torch.library.Library("lazyneuron", "FRAGMENT")
-_library.define("topk(Tensor h, int k) -> Tensor")
-_library.impl("topk", topk_reference, "CompositeExplicitAutograd")
-_library.impl("topk", _topk_on_cpu, "CPU")
-torch.library.register_fake("lazyneuron::topk", lambda h, k: torch.empty_like(h), lib=_library)
-torch.library.register_autograd("lazyneuron::topk", _backward, setup_context=_setup, lib=_library)
+    if k is not None and not 0 < k <= h.shape[-1]:
+        raise ValueError(f"top-k needs 0 < k <= d_ff; got k={k} with d_ff={h.shape[-1]}")

@@ -1,6 +1,6 @@
-"""The stages of the CPU kernels, each over the neurons of one member of a team (from start to stop, or `found`).
+"""Loops of the screening kernels over the neurons of one team member: from start to stop, or those in `found`.
 
-Buffers over [T, F] are shared, and each member writes the columns of its own neurons.
+Arrays [T, F] are shared, and each member writes the columns of its own neurons.
 """
 
 import math
@@ -8,7 +8,7 @@ import math
 import numpy as np
 from numba import njit
 
-from lazyneuron.kernels.rows import add, add4, bounds, dot, dot4, int_dot, rounded_down, rounded_up
+from lazyneuron.kernels.arithmetic import bounds, dot, dot4, int_dot, rounded_down, rounded_up
 from lazyneuron.kernels.topk_cpu import threshold_of
 
 RELU, RELU_SQUARED, GELU, SILU = 1, 2, 3, 4
@@ -16,13 +16,7 @@ _INFINITY = np.int32(0x7F800000)  # the bits of it
 _GELU_FORMS = 1e-3  # more than the two forms of GELU differ by
 
 
-@njit(nogil=True)
-def share(p, num_parts, size):
-    """The range of member `p`."""
-    return size * p // num_parts, size * (p + 1) // num_parts
-
-
-@njit(nogil=True)
+@njit
 def screen(start, stop, xq_TD, sizes_T3, q_FD, scales_F3, bias_F, low_TF, high_TF):
     """Bounds of the pre-activations of the neurons from start to stop."""
     for f in range(start, stop):
@@ -34,7 +28,7 @@ def screen(start, stop, xq_TD, sizes_T3, q_FD, scales_F3, bias_F, low_TF, high_T
             low_TF[t, f] = rounded_down(low)
 
 
-@njit(nogil=True)
+@njit
 def magnitudes(kind, low, high):
     """Bounds of the magnitude of an activation where its argument is between `low` and `high`."""
     if low != low or high != high:
@@ -53,14 +47,14 @@ def magnitudes(kind, low, high):
     return 0.0, max(b, depth) * (1 + 1e-9) + spare
 
 
-@njit(nogil=True)
+@njit
 def _smooth(kind, u):
     if kind == SILU:
         return u / (1 + np.exp(-u)) if not u < -700 else 0.0
     return 0.5 * u * (1 + math.erf(u / 1.4142135623730951))
 
 
-@njit(nogil=True)
+@njit
 def products(start, stop, kind, low_TF, high_TF, low2_TF, high2_TF):
     """From bounds of gate and up (the second) those of the magnitude of act(gate) * up, in place of the gate's."""
     for t in range(len(low_TF)):
@@ -72,7 +66,7 @@ def products(start, stop, kind, low_TF, high_TF, low2_TF, high2_TF):
             high_TF[t, f] = rounded_up(most * max(abs(low), abs(high)) * (1 + 1e-9))
 
 
-@njit(nogil=True)
+@njit
 def kth_bound(low_F, keys_F, k):
     """What at least k of the lower bounds reach; 0 if fewer than k are positive."""
     bits_F, largest, positive = low_F.view(np.int32), np.int32(0), np.int64(0)
@@ -87,7 +81,7 @@ def kth_bound(low_F, keys_F, k):
     return np.int32(found).view(np.float32)
 
 
-@njit(nogil=True)
+@njit
 def largest(values, kept_K):
     """The largest values, ascending; -inf where there are fewer that are a number."""
     kept_K[:] = -np.inf
@@ -100,7 +94,7 @@ def largest(values, kept_K):
             kept_K[j] = values[i]
 
 
-@njit(nogil=True)
+@njit
 def wanted(start, stop, high_TF, least_T, wanted_TF):
     """1 where the upper bound is not certainly below what is needed, else -1."""
     for t in range(len(high_TF)):
@@ -108,7 +102,7 @@ def wanted(start, stop, high_TF, least_T, wanted_TF):
             wanted_TF[t, f] = -1 if high_TF[t, f] < least_T[t] else 1
 
 
-@njit(nogil=True)
+@njit
 def candidates(start, stop, high_TF, least_T, found):
     """The neurons that some token may need, and how many (token, neuron) pairs that are: see `is_candidate`."""
     number, pairs = 0, 0
@@ -128,7 +122,21 @@ def is_candidate(high, least):
     return not (high < least or high <= 0) if least >= 0 else True
 
 
-@njit(nogil=True)
+@njit
+def contradictions(found, u_TF, low_TF, high_TF, score_TF, least_T, scales_F3, sizes_T3, width):
+    """How many pre-activations are outside their bounds by more than rounding: the weights are not the screen's."""
+    number = 0
+    for i in range(len(found)):
+        f = found[i]
+        for t in range(len(u_TF)):
+            u, low, high = np.float64(u_TF[t, f]), np.float64(low_TF[t, f]), np.float64(high_TF[t, f])
+            norm = (np.float64(scales_F3[f, 1]) + np.float64(scales_F3[f, 2])) * sizes_T3[t, 1]
+            spare = 1.2e-7 * (width * norm + abs(u) + abs(low) + abs(high)) + 1.5e-45 * (width + 1)
+            number += (u > high + spare or u < low - spare) and is_candidate(score_TF[t, f], least_T[t])
+    return number
+
+
+@njit
 def recompute(found, w_FD, bias_F, x_TD, high_TF, least_T, out_TF):
     """The pre-activations of the neurons `found`, for the tokens that may need them."""
     whole, four = 0, np.empty(4, np.float32)
@@ -144,81 +152,3 @@ def recompute(found, w_FD, bias_F, x_TD, high_TF, least_T, out_TF):
         for t in range(len(x_TD)):
             if is_candidate(high_TF[t, f], least_T[t]):
                 out_TF[t, f] = dot(w_FD[f], x_TD[t]) + bias
-
-
-@njit(nogil=True)
-def contradictions(found, u_TF, low_TF, high_TF, score_TF, least_T, scales_F3, sizes_T3, width):
-    """How many pre-activations are outside their bounds by more than rounding: the weights are not the screen's."""
-    number = 0
-    for i in range(len(found)):
-        f = found[i]
-        for t in range(len(u_TF)):
-            u, low, high = np.float64(u_TF[t, f]), np.float64(low_TF[t, f]), np.float64(high_TF[t, f])
-            norm = (np.float64(scales_F3[f, 1]) + np.float64(scales_F3[f, 2])) * sizes_T3[t, 1]
-            spare = 1.2e-7 * (width * norm + abs(u) + abs(low) + abs(high)) + 1.5e-45 * (width + 1)
-            number += (u > high + spare or u < low - spare) and is_candidate(score_TF[t, f], least_T[t])
-    return number
-
-
-@njit(nogil=True)
-def activate(found, kind, h_TF):
-    """ReLU or its square; NaN stays."""
-    for i in range(len(found)):
-        f = found[i]
-        for t in range(len(h_TF)):
-            u = h_TF[t, f]
-            if u <= 0:
-                h_TF[t, f] = 0
-            elif kind == RELU_SQUARED:
-                h_TF[t, f] = u * u
-
-
-@njit(nogil=True)
-def times_up(found, w_FD, bias_F, x_TD, h_TF):
-    """The map of a gated MLP: what is active of act(gate), times up."""
-    for i in range(len(found)):
-        f = found[i]
-        bias = bias_F[f] if len(bias_F) > 0 else np.float32(0)
-        for t in range(len(x_TD)):
-            if h_TF[t, f] != 0:
-                h_TF[t, f] *= dot(w_FD[f], x_TD[t]) + bias
-
-
-@njit(nogil=True)
-def active(start, stop, h_TF, found):
-    """The neurons that some token has active, and how many (token, neuron) pairs are."""
-    number, pairs = 0, 0
-    for f in range(start, stop):
-        before = pairs
-        for t in range(len(h_TF)):
-            pairs += h_TF[t, f] != 0
-        if pairs > before:
-            found[start + number] = f
-            number += 1
-    return number, pairs
-
-
-@njit(nogil=True)
-def accumulate(found, h_TF, down_FD, y_TD):
-    """Add the down rows of the neurons `found`, times their entries of the map."""
-    whole = 0
-    if len(h_TF) == 1:
-        whole = len(found) // 4 * 4
-        for i in range(0, whole, 4):
-            add4(y_TD[0], down_FD, found[i : i + 4], h_TF[0])
-    for i in range(whole, len(found)):
-        f = found[i]
-        for t in range(len(h_TF)):
-            if h_TF[t, f] != 0:
-                add(y_TD[t], down_FD[f], h_TF[t, f])
-
-
-@njit(nogil=True)
-def reduce(start, stop, y_PTD, num_parts, bias_D, y_TD):
-    """The members' sums, and the bias, of the columns from start to stop."""
-    for t in range(len(y_TD)):
-        for d in range(start, stop):
-            total = bias_D[d] if len(bias_D) > 0 else np.float32(0)
-            for p in range(num_parts):
-                total += y_PTD[p, t, d]
-            y_TD[t, d] = total

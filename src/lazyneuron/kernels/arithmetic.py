@@ -1,4 +1,4 @@
-"""What the kernels do with rows of weights: bound their products with a token by their int8, multiply, add up."""
+"""Arithmetic on one row of weights and one token: products, sums, and bounds of a product from its int8 copy."""
 
 import numpy as np
 from numba import njit, types
@@ -20,7 +20,7 @@ def _(weight):
     return lambda weight: np.int32(np.int32(weight) << np.int32(16)).view(np.float32)
 
 
-@njit(fastmath=_SUMS, nogil=True)
+@njit(fastmath=_SUMS)
 def dot(row, x):
     """The product of a row of weights and a token, in fp32."""
     total = np.float32(0)
@@ -29,7 +29,7 @@ def dot(row, x):
     return total
 
 
-@njit(fastmath=_SUMS, nogil=True)
+@njit(fastmath=_SUMS)
 def dot4(rows, f, x, out):
     """Four rows with one token: four streams from memory, for none is long enough for it to run ahead."""
     a, b, c, d = rows[f[0]], rows[f[1]], rows[f[2]], rows[f[3]]
@@ -42,14 +42,14 @@ def dot4(rows, f, x, out):
     out[0], out[1], out[2], out[3] = s0, s1, s2, s3
 
 
-@njit(fastmath=_SUMS, nogil=True)
+@njit(fastmath=_SUMS)
 def add(y, row, h):
     """Add a row, times its entry of the map."""
     for j in range(len(y)):
         y[j] += h * widened(row[j])
 
 
-@njit(fastmath=_SUMS, nogil=True)
+@njit(fastmath=_SUMS)
 def add4(y, rows, f, h):
     """Add four rows, each times its own entry of the map: one pass over `y`."""
     a, b, c, d = rows[f[0]], rows[f[1]], rows[f[2]], rows[f[3]]
@@ -58,7 +58,7 @@ def add4(y, rows, f, h):
         y[j] += h0 * widened(a[j]) + h1 * widened(b[j]) + h2 * widened(c[j]) + h3 * widened(d[j])
 
 
-@njit(fastmath=_SUMS, nogil=True)
+@njit(fastmath=_SUMS)
 def int_dot(q, x):
     """The product of an int8 row and an int16 token: exact, for the token was scaled so that no sum overflows."""
     total = np.int32(0)
@@ -67,7 +67,7 @@ def int_dot(q, x):
     return total
 
 
-@njit(fastmath=_SUMS, nogil=True)
+@njit(fastmath=_SUMS)
 def _norms(x):
     largest, square = np.float32(0), np.float64(0)
     for d in range(len(x)):
@@ -76,7 +76,7 @@ def _norms(x):
     return np.float64(largest), square
 
 
-@njit(fastmath=_SUMS, nogil=True)
+@njit(fastmath=_SUMS)
 def _rounded(x, out, step):
     per_step, square = 1 / step, np.float64(0)
     for d in range(len(x)):
@@ -87,7 +87,7 @@ def _rounded(x, out, step):
     return square
 
 
-@njit(nogil=True)
+@njit
 def quantise_token(x, out, sizes):
     """A token as `sizes[0]` times int16, and bounds of two norms: its own, and that of what rounding left over.
 
@@ -109,7 +109,7 @@ def quantise_token(x, out, sizes):
     sizes[2] = np.sqrt(left) * _SUMMING + _ROUNDING * sizes[1]
 
 
-@njit(nogil=True)
+@njit
 def bounds(product, scale, left, norm, bias, sizes):
     """A lower and an upper bound of a pre-activation, in exact arithmetic.
 
@@ -123,14 +123,14 @@ def bounds(product, scale, left, norm, bias, sizes):
     return middle - width, middle + width
 
 
-@njit(nogil=True)
+@njit
 def rounded_up(value):
     """The least fp32 that is not below, or the next: also where it is smaller than any normal number."""
     near = np.float32(value + abs(value) * 1.2e-7)
     return near if not np.float64(near) < value else np.float32(near + np.float32(1e-45))
 
 
-@njit(nogil=True)
+@njit
 def rounded_down(value):
     """As `rounded_up`, below."""
     return -rounded_up(-value)
