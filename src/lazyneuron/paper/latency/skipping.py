@@ -1,7 +1,6 @@
 """What skipping inactive neurons does to the down projections of trained models, and what it costs."""
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lazyneuron.kernels.skip import sparse_down
+from lazyneuron.maps import capture
 from lazyneuron.measure import watch
 from lazyneuron.paper.estimate import step_seconds
 from lazyneuron.paper.study import Parts, Study, Trained
@@ -16,11 +16,6 @@ from lazyneuron.records.record import Record
 from lazyneuron.sites import Site, numbered
 
 _TOKENS = 64
-
-
-def owner(model: nn.Module, parameter: str) -> nn.Module:
-    """The module that holds the parameter of that name."""
-    return model.get_submodule(parameter.rpartition(".")[0])
 
 
 def rounding_bound(h_TF: Tensor, rows_FD: Tensor) -> Tensor:
@@ -75,17 +70,11 @@ class Skipping(Study):
 def _maps(trained: Trained, num_batches: int) -> dict[str, Tensor]:
     """Activation maps [T, F] of each site."""
     kept: dict[str, list[Tensor]] = {site.name: [] for site in trained.sites}
-
-    def keep(name: str, module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        kept[name].append(args[0].flatten(0, -2)[:_TOKENS].float())
-
-    handles = [
-        owner(trained.model, site.down).register_forward_pre_hook(partial(keep, site.name)) for site in trained.sites
-    ]
     for number in range(num_batches):
-        trained.run_batch(trained.batches.probe("eval", number))
-    for handle in handles:
-        handle.remove()
+        with capture(trained.model, trained.sites, max_tokens=_TOKENS) as maps:
+            trained.run_batch(trained.batches.probe("eval", number))
+        for name, h_TF in maps.items():
+            kept[name].append(h_TF.float())
     return {name: torch.cat(parts) for name, parts in kept.items()}
 
 

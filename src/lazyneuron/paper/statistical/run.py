@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lazyneuron.kernels.topk import statistical_topk, topk
-from lazyneuron.paper.latency.skipping import owner
+from lazyneuron.maps.owners import Layout
 from lazyneuron.paper.study import Parts, Study, Trained
 from lazyneuron.records.record import Record
 from lazyneuron.sites import numbered
@@ -83,7 +83,12 @@ def _entering(trained: Trained) -> dict[str, Tensor]:
     def keep(name: str, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
         kept[name].append(output.flatten(0, -2).float().cpu())
 
-    handles = [owner(trained.model, site.up).register_forward_hook(partial(keep, site.name)) for site in trained.sites]
+    layout = Layout(trained.model)
+    handles = [
+        owner.register_forward_hook(partial(keep, site.name))
+        for site in trained.sites
+        for owner in layout.owners(site.up)[0]
+    ]
     for number in range(_BATCHES):
         trained.run_batch(trained.batches.probe("eval", number))
     for handle in handles:

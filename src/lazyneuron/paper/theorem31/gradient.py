@@ -16,6 +16,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from lazyneuron.maps.owners import Layout
+
 Loss = Literal["ce", "mse"]
 Entries = Literal["gaussian", "sign", "skewed"]
 Targets = Literal["independent", "from_v"]
@@ -253,15 +255,14 @@ def step0_gradients(
     def keep(name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         maps[name].append(inputs[0])
 
-    parameters = dict(model.named_parameters(remove_duplicate=False))
+    layout = Layout(model)
     for name in maps:
-        if name not in parameters or not name.endswith(".weight"):
+        if name not in layout.parameters or not name.endswith(".weight") or layout.owners(name)[1]:
             raise ValueError(f"{name!r} is not the weight of a down projection of this model")
     handles = []
     try:
         for name in maps:
-            owner = model.get_submodule(name.removesuffix(".weight"))
-            handles.append(owner.register_forward_pre_hook(partial(keep, name)))
+            handles += [owner.register_forward_pre_hook(partial(keep, name)) for owner in layout.owners(name)[0]]
         with torch.enable_grad():
             value = loss()
     finally:
