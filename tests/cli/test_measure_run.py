@@ -146,9 +146,9 @@ def test_sites_by_expression_and_data_that_end_early(own, console):
     measured = measure(own("build", tokens=1000, sites="^$"), console)
     assert {r.num_tokens for r in measured.records} == {100}
     assert "the data ended after 100 of 1,000 tokens" in measured.notes
-    with pytest.raises(UsageError, match="sites='encoder' matches none of the 1 MLPs that were found: ''"):
+    with pytest.raises(UsageError, match="sites='encoder' matches none of the 1 MLPs found: ''"):
         measure(own("build", sites="encoder", out="b"), console)
-    with pytest.raises(UsageError, match="is no regular expression"):
+    with pytest.raises(UsageError, match="is not a valid regular expression"):
         measure(own("build", sites="(", out="b"), console)
 
 

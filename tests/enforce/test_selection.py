@@ -115,8 +115,8 @@ REFUSED: list[tuple[type[Exception], Any, str]] = [
     (ValueError, lambda: TopK(k=3, density=0.1), "top-k needs either k or density; got k=3 and density=0.1"),
     (ValueError, lambda: TopK(k=0), "top-k needs 0 < k <= d_ff; got k=0"),
     (ValueError, lambda: TopK(k=-2), "top-k needs 0 < k <= d_ff; got k=-2"),
-    (TypeError, lambda: TopK(k=1.5), "top-k needs 0 < k <= d_ff; got k=1.5, which is no integer"),  # pyright: ignore[reportArgumentType]
-    (TypeError, lambda: TopK(k=True), "top-k needs 0 < k <= d_ff; got k=True, which is no integer"),
+    (TypeError, lambda: TopK(k=1.5), "top-k needs 0 < k <= d_ff; got k=1.5, not an integer"),  # pyright: ignore[reportArgumentType]
+    (TypeError, lambda: TopK(k=True), "top-k needs 0 < k <= d_ff; got k=True, not an integer"),
     (ValueError, lambda: TopK(density=0.0), "top-k needs 0 < density <= 1; got density=0.0"),
     (ValueError, lambda: TopK(density=1.01), "top-k needs 0 < density <= 1; got density=1.01"),
     (ValueError, lambda: TopK(density=math.nan), "top-k needs 0 < density <= 1; got density=nan"),
@@ -143,13 +143,13 @@ REFUSED: list[tuple[type[Exception], Any, str]] = [
     (
         UsageError,
         lambda: StatisticalTopK(0.1).check(FUSED),
-        "site 'mlp': statistical top-k cannot tell the gate in the fused weight mlp.gate_up.weight: use TopK or "
+        "site 'mlp': statistical top-k cannot find the gate in the fused weight mlp.gate_up.weight: use TopK or "
         "Threshold there, which act after the activation",
     ),
     (
         UsageError,
         lambda: StatisticalTopK(0.1).check(Site("mlp", "u", None, "d", 8, 24, "softplus+mul")),
-        "site 'mlp': statistical top-k needs an activation that maps 0 to 0 (relu, relu^2, relu6, gelu, silu), not "
+        "site 'mlp': statistical top-k needs an activation with f(0) = 0 (relu, relu^2, relu6, gelu, silu), not "
         "'softplus+mul': use TopK or Threshold there, which act after the activation",
     ),
     (

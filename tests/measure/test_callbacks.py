@@ -188,7 +188,7 @@ def test_the_output_dir_is_no_folder_of_ours(tmp_path: Path) -> None:
     """The Trainer writes a config.json there too."""
     callback = trainer_callback(tmp_path / "out")
     trainer = hf.Trainer(_bert(), _arguments(tmp_path), train_dataset=_data(), callbacks=[callback])
-    with pytest.raises(UsageError, match="is the Trainer's output_dir: give trainer_callback a folder of its own"):
+    with pytest.raises(UsageError, match="is the Trainer's output_dir: give trainer_callback another folder"):
         trainer.train()
 
 

@@ -388,7 +388,7 @@ def test_an_expression_chooses_sites() -> None:
     with watch(model, "^b$") as probe:
         model(_x(4, 8))
     assert probe.num_tokens == {"b": 4}
-    with pytest.raises(ValueError, match="'c' matches none of the 2 MLPs that were found: 'a', 'b'"), watch(model, "c"):
+    with pytest.raises(ValueError, match="'c' matches none of the 2 MLPs found: 'a', 'b'"), watch(model, "c"):
         model(_x(4, 8))
     assert _num_hooks(model) == 0
 

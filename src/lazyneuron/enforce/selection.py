@@ -1,7 +1,7 @@
-"""Selections: values that say which neurons of a map stay, checked before any model is touched, written as plain dicts.
+"""Selections: values that say which neurons of an activation map are kept, and that are written as plain dicts.
 
-`TopK`, `GroupTopK` and `Threshold` act on the activation map, so after the activation (arXiv 2210.06313, section 4);
-`StatisticalTopK` on what enters the activation. `Anneal` is a `TopK` whose density falls over training.
+`TopK`, `GroupTopK` and `Threshold` act on the activation map, after the activation (arXiv 2210.06313, section 4);
+`StatisticalTopK` acts on the input of the activation. `Anneal` is a `TopK` whose density falls over training.
 """
 
 import math
@@ -23,42 +23,42 @@ ZERO_AT_ZERO = ("relu", "relu^2", "relu6", "gelu", "silu")
 
 @dataclass(frozen=True)
 class Selection(ABC):
-    """Which entries of a map stay, for each token by itself. Wrong values are a ValueError, wrong types a TypeError."""
+    """Which entries of each token's map are kept. Wrong values raise ValueError, wrong types TypeError."""
 
     @abstractmethod
     def apply(self, h: Tensor) -> Tensor:
-        """The map [..., F] with the entries that are not selected zero: same shape and dtype."""
+        """The map [..., F], zero where it is not selected: same shape and dtype."""
 
     @property
     def is_before_activation(self) -> bool:
-        """True if it acts on what enters the activation, False on the activation map."""
+        """True if it acts on the input of the activation, False if on the activation map."""
         return False
 
     def check(self, site: Site) -> None:
-        """ValueError or UsageError with the site's name if this cannot be enforced there."""
+        """ValueError or UsageError with the site's name if the selection cannot be enforced there."""
         return
 
     def promise(self, d_ff: int) -> str | None:
-        """What holds for every token afterwards, in words; None where nothing does."""
+        """What holds for every selected token, in words; None if nothing is guaranteed."""
         return None
 
     def num_broken(self, h_TF: Tensor) -> tuple[Tensor, int]:
-        """For each token of a selected map the count that the promise limits, int64 [T], and the limit."""
+        """The count that the promise limits for each token of a selected map, int64 [T], and the limit."""
         raise NotImplementedError(f"{type(self).__name__} promises nothing")
 
     def to_dict(self) -> dict[str, Any]:
-        """Its kind and the fields that differ from their defaults: what `selection_from_dict` reads."""
+        """Its kind and the fields that differ from their defaults, for `selection_from_dict`."""
         kept = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
         return {"kind": next(kind for kind, made in _KINDS.items() if made is type(self))} | kept
 
 
 @dataclass(frozen=True)
 class TopK(Selection):
-    """The `k` entries of largest magnitude of each token; or `density`, and k is that share of d_ff, rounded, >= 1.
+    """Keeps the `k` entries of largest magnitude of each token; with `density`, k = round(density * d_ff), at least 1.
 
-    On ReLU maps magnitude is value; on signed ones (GELU, SiLU, gated) the sign is left out of the comparison. Equal
-    entries: lowest index first. NaN counts as the largest. `k = d_ff` returns the map itself, gradient and all. The
-    gradient reaches what was kept and is not zero; with `straight_through` it reaches every entry unchanged.
+    Signs do not matter (maps after GELU, SiLU and gates have them). Of equal entries the lowest index is kept first.
+    NaN counts as the largest. `k = d_ff` returns the map itself, with its gradient. The gradient reaches the entries
+    that are kept and nonzero; with `straight_through` it reaches every entry unchanged.
     """
 
     k: int | None = None
@@ -74,7 +74,7 @@ class TopK(Selection):
             _check_density("top-k", self.density)
 
     def k_of(self, d_ff: int) -> int:
-        """Entries kept of `d_ff`."""
+        """Number of entries kept out of `d_ff`."""
         return self.k if self.k is not None else max(1, round((self.density or 1) * d_ff))
 
     def apply(self, h: Tensor) -> Tensor:
@@ -98,7 +98,7 @@ class TopK(Selection):
 
 @dataclass(frozen=True)
 class GroupTopK(Selection):
-    """The `k` entries of largest magnitude of each of `groups` equal blocks of neighbouring neurons; else as `TopK`."""
+    """Keeps, as `TopK`, the `k` largest entries in each of `groups` equal blocks of neighbouring neurons."""
 
     k: int
     groups: int
@@ -127,7 +127,7 @@ class GroupTopK(Selection):
 
 @dataclass(frozen=True)
 class Threshold(Selection):
-    """All entries of magnitude above `tau`, and NaN. `calibrate` finds the `tau` that gives a density on data."""
+    """Keeps entries of magnitude above `tau`, and NaN. `calibrate` finds the `tau` that gives a density on data."""
 
     tau: float
 
@@ -149,12 +149,12 @@ class Threshold(Selection):
 
 @dataclass(frozen=True)
 class StatisticalTopK(Selection):
-    """About `density` of the neurons: `max(u - theta, 0)` of what enters the activation, theta from mean and deviation.
+    """Keeps about `density` of the neurons: `max(u - theta, 0)`, with theta from the mean and deviation of u.
 
-    `u` [..., F] is what the up projection gives, or the gate's in a gated MLP. The activation has to map zero to zero:
-    relu, relu^2, relu6, gelu or silu. "spark" computes as in arXiv 2506.06644, equation 5, in float32. "gemma3n" is for
-    gates alone and computes as Gemma 3n does in transformers, in the dtype of `u`, so that the bits agree. How many
-    neurons stay depends on how they are distributed: nothing is promised for a token.
+    `u` [..., F] is the input of the activation: the output of the up projection, or of the gate in a gated MLP. The
+    activation must map zero to zero: relu, relu^2, relu6, gelu or silu. "spark" computes arXiv 2506.06644, equation 5,
+    in float32. "gemma3n" is only for gates and computes as Gemma 3n does in transformers, in the dtype of `u` and equal
+    to the bit. How many neurons are kept depends on their distribution: nothing is promised for a token.
     """
 
     density: float
@@ -179,22 +179,22 @@ class StatisticalTopK(Selection):
         return True
 
     def check(self, site: Site) -> None:
-        mend = "use TopK or Threshold there, which act after the activation"
+        remedy = "use TopK or Threshold there, which act after the activation"
         where = f"site {site.name!r}: statistical top-k"
         if site.gate is not None and site.gate == site.up:
-            raise UsageError(f"{where} cannot tell the gate in the fused weight {site.up}: {mend}")
+            raise UsageError(f"{where} cannot find the gate in the fused weight {site.up}: {remedy}")
         if site.activation not in ZERO_AT_ZERO:
             known = ", ".join(ZERO_AT_ZERO)
-            raise UsageError(f"{where} needs an activation that maps 0 to 0 ({known}), not {site.activation!r}: {mend}")
+            raise UsageError(f"{where} needs an activation with f(0) = 0 ({known}), not {site.activation!r}: {remedy}")
         if self.form == "gemma3n" and site.gate is None:
             raise UsageError(f"{where} of form 'gemma3n' needs a gated MLP: use form='spark'")
 
 
 @dataclass(frozen=True)
 class Anneal(Selection):
-    """`TopK` whose density goes from `start` to `end` over `num_steps` steps by equal factors, then stays.
+    """`TopK` whose density goes from `start` to `end` geometrically over `num_steps` steps, then stays.
 
-    Advance it with `set_step(model, step)`; `step` is where it stands, and is saved with the model.
+    Advance it with `set_step(model, step)`; the current `step` is saved with the model.
     """
 
     start: float
@@ -212,7 +212,7 @@ class Anneal(Selection):
 
     @property
     def now(self) -> TopK:
-        """What it selects at its step."""
+        """The selection at the current step."""
         share = min(1.0, self.step / self.num_steps)
         density = self.end if share == 1 else self.start * (self.end / self.start) ** share
         return TopK(density=density, straight_through=self.straight_through)
@@ -241,7 +241,7 @@ _KINDS: dict[str, type[Selection]] = {
 
 
 def selection_from_dict(written: Mapping[str, Any]) -> Selection:
-    """The selection that `to_dict` wrote; ValueError for another kind or other fields."""
+    """The selection that `to_dict` wrote; ValueError for an unknown kind or field."""
     made = _KINDS.get(written.get("kind", ""))
     if made is None:
         raise ValueError(f"no selection of kind {written.get('kind')!r}: choose from {', '.join(_KINDS)}")
@@ -254,7 +254,7 @@ def selection_from_dict(written: Mapping[str, Any]) -> Selection:
         raise ValueError(f"a selection of kind {written['kind']!r} cannot be read from {dict(written)}") from error
 
 
-# An operator: dynamo warns of its own use of `autograd.Function` (torch 2.13).
+# A custom operator, because dynamo warns about `autograd.Function` (torch 2.13).
 @torch.library.custom_op("lazyneuron::topk_straight_through", mutates_args=())
 def _topk_straight_through(h: Tensor, k: int) -> Tensor:
     return topk(h, k)
@@ -266,7 +266,7 @@ _topk_straight_through.register_autograd(lambda ctx, grad: (grad, None))
 
 def _check_count(number: Any, needs: str) -> None:
     if isinstance(number, bool) or not isinstance(number, int):
-        raise TypeError(f"{needs}{number!r}, which is no integer")
+        raise TypeError(f"{needs}{number!r}, not an integer")
     if number < 1:
         raise ValueError(f"{needs}{number}")
 
@@ -274,6 +274,6 @@ def _check_count(number: Any, needs: str) -> None:
 def _check_density(what: str, density: Any, is_below_one: bool = False) -> None:
     sign = "<" if is_below_one else "<="
     if isinstance(density, bool) or not isinstance(density, int | float):
-        raise TypeError(f"{what} needs 0 < density {sign} 1; got {density!r}, which is no number")
+        raise TypeError(f"{what} needs 0 < density {sign} 1; got {density!r}, not a number")
     if not 0 < density <= 1 or (is_below_one and density == 1):
         raise ValueError(f"{what} needs 0 < density {sign} 1; got density={density}")

@@ -1,4 +1,4 @@
-"""What does a trained model do? Counts and statistics of its activation maps, and what its parts cost."""
+"""Measure a model: counts and statistics of its activation maps, and the FLOPs and bytes of its parts."""
 
 from lazyneuron.measure.cost import Cost, PartCost, cost
 from lazyneuron.measure.probe import Probe, watch

@@ -1,4 +1,4 @@
-"""The monitor as a callback of Hugging Face's Trainer and of Lightning's."""
+"""The monitor as a callback of the Hugging Face and Lightning trainers."""
 
 import functools
 import importlib
@@ -36,16 +36,16 @@ def trainer_callback(
 ) -> "TrainerCallback":
     """A callback of `transformers.Trainer` that records density while it trains: see `Monitor`.
 
-    `seed` is the Trainer's own, and `trackers` those of its `report_to` that we know, unless they are given. `folder`
-    is not the Trainer's `output_dir`, which has another `config.json`.
+    `seed` defaults to the Trainer's own, `trackers` to those of its `report_to` that `Monitor` supports. `folder` must
+    not be the Trainer's `output_dir`, which has another `config.json`.
 
-    The Trainer tells its callbacks of no exception. After one inside a measured step, the hooks stay until the next
-    call of the model from outside that training, which removes them.
+    The Trainer does not report exceptions to its callbacks: after an exception in a measured step, the hooks stay until
+    the model is next called outside that training.
     """
 
     def make(model: nn.Module, args: Any) -> Monitor:
         if Path(args.output_dir).resolve() == Path(folder).resolve():
-            raise UsageError(f"{folder} is the Trainer's output_dir: give trainer_callback a folder of its own")
+            raise UsageError(f"{folder} is the Trainer's output_dir: give trainer_callback another folder")
         if args.n_gpu > 1:
             raise UsageError(
                 f"the Trainer runs {args.n_gpu} GPUs in threads (DataParallel), which cannot be counted: use torchrun"
@@ -69,8 +69,8 @@ def lightning_callback(
 ) -> Any:
     """A callback of Lightning's `Trainer` (`lightning` or `pytorch_lightning`) that records density: see `Monitor`.
 
-    `module` is the path of the module that `training_step` calls: the only child with weights, where there is one only,
-    else the `LightningModule` itself. Unless `trackers` are given, the curves go to the Trainer's own loggers.
+    `module` is the path of the module that `training_step` calls; by default the only child with weights, or else the
+    `LightningModule` itself. `trackers` defaults to the Trainer's own loggers.
     """
 
     def make(pl_module: nn.Module, trainer: Any) -> Monitor:
@@ -86,7 +86,7 @@ def lightning_callback(
 
 
 class _Follower:
-    """A monitor entered and left by the events of a loop that is not ours."""
+    """A monitor that is entered and left by the callback events of another library's training loop."""
 
     def __init__(self, make: Callable[..., Monitor]) -> None:
         self._make = make
@@ -94,13 +94,13 @@ class _Follower:
         self._open = ExitStack()
 
     def _begin(self, *made_of: Any) -> None:
-        """Make a monitor for a new training, or for one that goes on."""
+        """Make a monitor for a training that starts or resumes."""
         self._drop(None)
         self._monitor = self._make(*made_of)
 
     def _drop(self, error: BaseException | None) -> None:
         """Leave the open step without a record."""
-        error = error or StoppedError("the step did not come to its end")
+        error = error or StoppedError("the step did not finish")
         self._open.__exit__(type(error), error, error.__traceback__)
 
 
@@ -137,7 +137,7 @@ def _trainer_callback_class() -> type[Any]:
 
 
 def _outermost_frame(module: str) -> types.FrameType | None:
-    """The frame nearest to the program's start that runs code of `module`."""
+    """The outermost stack frame that runs code of `module`."""
     found, frame = None, sys._getframe()
     while frame is not None:
         found = frame if frame.f_globals.get("__name__") == module else found
@@ -146,7 +146,7 @@ def _outermost_frame(module: str) -> types.FrameType | None:
 
 
 def _drop_after(follower: _Follower, training: types.FrameType | None) -> Callable[..., None]:
-    """A forward hook that leaves the open step once the model is called from outside the call `training`."""
+    """A forward hook that leaves the open step once the model is called outside the stack frame `training`."""
 
     def guard(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         frame = sys._getframe()
@@ -159,7 +159,7 @@ def _drop_after(follower: _Follower, training: types.FrameType | None) -> Callab
 
 
 def _lightning_callback_class() -> type[Any]:
-    """The class for the Lightning that the program has imported, or for the one that is installed."""
+    """The callback class for the Lightning package that is imported, or else for the one that is installed."""
     names = [name for name in _LIGHTNINGS if name in sys.modules]
     if not names:
         names = [name for name in _LIGHTNINGS if importlib.util.find_spec(name.partition(".")[0])][:1]
@@ -173,7 +173,7 @@ def _lightning_callback_class_of(names: tuple[str, ...]) -> type[Any]:
     bases: list[type[Any]] = [importlib.import_module(name).Callback for name in names]
 
     class MonitorCallback(_Follower, *bases):
-        """Records density while a Lightning `Trainer` fits."""
+        """Records density while a Lightning `Trainer` trains."""
 
         def on_train_start(self, trainer: Any, pl_module: Any) -> None:
             self._begin(pl_module, trainer)
@@ -190,7 +190,7 @@ def _lightning_callback_class_of(names: tuple[str, ...]) -> type[Any]:
                 self._monitor.flush()
 
         def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-            self._drop(None)  # open still, if the module's own on_train_batch_start ended the epoch
+            self._drop(None)  # still open if the module's own on_train_batch_start ended the epoch
 
         def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
             self._drop(exception)
@@ -203,7 +203,7 @@ def _lightning_callback_class_of(names: tuple[str, ...]) -> type[Any]:
 
 
 class _Loggers:
-    """Lightning's loggers with the face of an `Accelerator`."""
+    """Lightning's loggers with the interface of an `Accelerator`."""
 
     def __init__(self, loggers: Sequence[Any]) -> None:
         self.trackers = loggers

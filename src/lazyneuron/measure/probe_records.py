@@ -1,4 +1,4 @@
-"""What a probe counted, as records: numbers per site and points of curves."""
+"""A probe's counts as records: numbers per site and points of curves."""
 
 import math
 from collections.abc import Iterator
@@ -21,10 +21,10 @@ _MAX_POSITIONS = 256
 def probe_records(
     probe: Probe, *, recipe: str, seed: int = 0, source: Source | None = None, class_token_in: str | None = None
 ) -> Iterator[Record]:
-    """Everything that `probe` counted, site by site; those that no token reached are left out.
+    """Everything that `probe` counted, site by site; sites that no token reached are left out.
 
-    Curves are thinned: firing rates to 129 ranks, histograms to at most 64 bins, positions to at most 256 ranges. The
-    sites whose name contains `class_token_in` also tell their first position, the class token, from the others.
+    Curves are thinned: firing rates to 129 ranks, histograms to at most 64 bins, positions to at most 256 ranges. Sites
+    whose name contains `class_token_in` have separate densities for the first position, the class token, and the rest.
     """
     density, active, never = probe.density, probe.num_active, probe.never_fired
     tokens, nan, rates = probe.num_tokens, probe.num_nan, probe.firing_rate
@@ -65,7 +65,7 @@ def probe_records(
 
 
 def _firing_curve(rates_F: Tensor) -> Iterator[tuple[float, float]]:
-    """Rank as a fraction of the neurons, most active first, and firing rate there."""
+    """Rank as a fraction of all neurons, most active first, and the firing rate at that rank."""
     sorted_F = rates_F.sort(descending=True).values
     ranks = torch.linspace(0, len(sorted_F) - 1, min(_MAX_RANKS, len(sorted_F)), dtype=torch.float64).round().long()
     last = max(1, len(sorted_F) - 1)
@@ -73,7 +73,7 @@ def _firing_curve(rates_F: Tensor) -> Iterator[tuple[float, float]]:
 
 
 def _bins(histogram: Tensor) -> Iterator[tuple[float, float]]:
-    """Left edge in neurons and fraction of the tokens of bins of equal width; a last, empty one at the right edge."""
+    """Left edge in neurons, and fraction of the tokens, of bins of equal width; an empty bin closes the right edge."""
     last, total = int(histogram.nonzero().max()), int(histogram.sum())
     width = -(-(last + 1) // _MAX_BINS)
     for edge in range(0, last + 1, width):
@@ -82,7 +82,7 @@ def _bins(histogram: Tensor) -> Iterator[tuple[float, float]]:
 
 
 def _thinned(density_S: Tensor) -> Iterator[tuple[float, float]]:
-    """Middle and mean of ranges of positions, as many as fit; positions that hold no token are left out."""
+    """Middle and mean of equal ranges of positions; positions without a token are left out."""
     width = -(-len(density_S) // _MAX_POSITIONS) or 1
     for start in range(0, len(density_S), width):
         part = density_S[start : start + width]

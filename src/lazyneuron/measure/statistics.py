@@ -1,7 +1,7 @@
-"""Streaming statistics of activation maps: each keeps integer counts that add up over batches, calls and ranks.
+"""Streaming statistics of activation maps: integer counts that add up over batches, calls and ranks.
 
-What is counted for one token does not depend on the others (`overlap` looks at neighbours in the same sequence), so the
-data may be cut into batches and ranks at will.
+Counts of a token do not depend on other tokens (except the neighbours of `overlap`), so it does not matter how the data
+are split into batches and ranks.
 """
 
 from collections.abc import Callable
@@ -17,8 +17,8 @@ MAX_POSITIONS = 4096
 
 @dataclass(frozen=True)
 class Statistic:
-    """A name, what it needs of `count` ("relative", "energy", "shared" or nothing), the shape of its int64 counts for
-    a width d_ff, and what one call adds to them."""
+    """Its name, what `count` must compute for it ("relative", "energy", "shared" or ""), the shape of its int64 counts
+    given d_ff, and how to add a call's counts to them."""
 
     name: str
     needs: str
@@ -27,7 +27,7 @@ class Statistic:
 
 
 def _histogram(name: str, needs: str = "") -> Statistic:
-    """Number of tokens for each value from 0 to d_ff of a count made per token."""
+    """Number of tokens for each value, from 0 to d_ff, of a count per token."""
 
     def add(histogram: Tensor, counts: Counts) -> None:
         histogram.scatter_add_(0, counts.tokens[name].flatten(), counts.is_real_BS.flatten().long())
@@ -36,14 +36,14 @@ def _histogram(name: str, needs: str = "") -> Statistic:
 
 
 def _by_position(both_P2: Tensor, counts: Counts) -> None:
-    """Active neurons and tokens at each position of its sequence, [positions, 2]; the last row pools what is beyond."""
+    """Active neurons and tokens at each position in the sequence, [positions, 2]; the last row holds all beyond."""
     both_S2 = torch.stack([counts.tokens["active"].sum(0), counts.is_real_BS.sum(0)], -1)
     both_P2[: len(both_S2)] += both_S2[:MAX_POSITIONS]
     both_P2[-1] += both_S2[MAX_POSITIONS:].sum(0)
 
 
 def _overlap(both_and_either: Tensor, counts: Counts) -> None:
-    """Neurons active in both of two neighbouring real tokens, and in either, summed over all such pairs: [2]."""
+    """Neurons active at both of two neighbouring real tokens, and at either, summed over all such pairs: [2]."""
     active, is_real = counts.tokens["active"], counts.is_real_BS
     both = counts.tokens["shared"].sum()
     of_pairs = ((active[:, 1:] + active[:, :-1]) * (is_real[:, 1:] & is_real[:, :-1])).sum()

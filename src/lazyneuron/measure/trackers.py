@@ -1,4 +1,4 @@
-"""Where a monitor's curves go besides its records: TensorBoard, trackio and W&B, through accelerate's trackers."""
+"""Send a monitor's curves to TensorBoard, trackio and W&B, through accelerate's trackers."""
 
 import importlib
 import importlib.util
@@ -17,9 +17,9 @@ _PROJECT = "lazyneuron"
 
 
 class Trackers:
-    """The trackers of one monitor: named ones, or those of an `Accelerator`; opened at the first `log`.
+    """The trackers of a monitor, by name or from an `Accelerator`; opened at the first `log`.
 
-    A package that is not there is a `UsageError` at once, with the line that installs it.
+    UsageError at once, with the command that installs it, if a tracker's package is missing.
     """
 
     def __init__(self, wanted: "Sequence[str] | Accelerator", folder: Path) -> None:
@@ -31,7 +31,7 @@ class Trackers:
         for name in wanted if isinstance(wanted, Sequence) else ():
             if name not in PACKAGES:
                 raise UsageError(
-                    f"no tracker {name!r}: choose from {', '.join(PACKAGES)}, or give an Accelerator after "
+                    f"no tracker {name!r}: choose from {', '.join(PACKAGES)}, or pass an Accelerator after "
                     "init_trackers"
                 )
             if not any(importlib.util.find_spec(package) for package in PACKAGES[name]):
@@ -47,7 +47,7 @@ class Trackers:
             log(values, step)
 
     def finish(self) -> None:
-        """Close the trackers that were opened here; those of others stay open."""
+        """Close the trackers that this object opened."""
         for tracker in self._own:
             tracker.finish()
         self._own, self._logs = [], None
@@ -76,7 +76,7 @@ class Trackers:
 
     @staticmethod
     def _active(name: str) -> Log | None:
-        """The run that the process has open already, such as the Trainer's."""
+        """The run that is already open in this process, such as the Trainer's."""
         run: Any = None
         if name == "wandb":
             run = importlib.import_module("wandb").run
@@ -84,5 +84,5 @@ class Trackers:
             run = importlib.import_module("trackio.context_vars").current_run.get()
         if run is None:
             return None
-        # The run counts its own steps, which may be ahead of ours; the Trainer's curves have this x axis too.
+        # The run's own step counter may be ahead of ours; the Trainer's curves use this x axis too.
         return lambda values, step: run.log(values | {"train/global_step": step})

@@ -1,4 +1,4 @@
-"""Where a model keeps up, gate, activation map and down: its sites, found by tracing."""
+"""Sites: where a model's MLPs keep their up, gate and down weights, found by tracing."""
 
 from lazyneuron.sites.dry_run import Inputs, as_call, dry_run, dummy_inputs, inputs_or_dummy, is_tracing
 from lazyneuron.sites.find import find_sites, find_sites_in_call

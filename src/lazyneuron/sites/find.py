@@ -1,4 +1,4 @@
-"""Where a model keeps its MLPs, found by tracing one forward pass: no table of model families."""
+"""Find a model's MLPs by tracing one forward pass, without a table of model families."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping

@@ -1,4 +1,4 @@
-"""Which of the linears that a traced pass ran are down projections of MLPs: what the sites are."""
+"""Decide which linears of a traced pass are down projections of MLPs."""
 
 import dataclasses
 import re
@@ -21,7 +21,7 @@ _ACTIVATION_NAMES = {
 
 
 def mlps(tracer: Tracer) -> list[Site]:
-    """The MLPs among the linears that `tracer` saw, in order of execution, with the experts that got no token."""
+    """The MLPs among the linears that `tracer` saw, in order of execution, including experts without a token."""
     linears = tracer.linears
     found = {
         down: _site(tracer, down, linear.map_tag)
@@ -31,7 +31,7 @@ def mlps(tracer: Tracer) -> list[Site]:
     is_whole = {d: linears[s.up].d_out == s.d_ff * (1 + (s.up == s.gate)) for d, s in found.items()}
 
     def is_near_miss(down: str, site: Site) -> bool:
-        """Convolutional networks have linear heads on 1x1 convolutions, and these in a row, each with an activation."""
+        """Convolutional networks have linear heads on 1x1 convolutions, and rows of these, each with an activation."""
         is_next = site.axis < -2 and (not is_whole[down] or down in tracer.activated)
         return is_next or linears[site.up].axis != site.axis
 
@@ -40,7 +40,7 @@ def mlps(tracer: Tracer) -> list[Site]:
     ups = {up for site in found.values() for up in (site.up, site.gate)}
     sites = {down: site for down, site in found.items() if down not in tracer.factors}
     sites = _prefer(sites, {d for d, s in sites.items() if d not in ups and s.up not in found})
-    # A part of what up gives may enter a weight (up fused with attention's), but not if another takes all of it (gMLP).
+    # A weight may take part of up's output (up fused with attention), but not if another takes all of it (gMLP).
     taken = {up for down, site in sites.items() if is_whole[down] for up in (site.up, site.gate)}
     sites = {down: site for down, site in sites.items() if is_whole[down] or site.up not in taken}
     block = {down: re.sub(r"\d+", "*", down) for down in sites}
@@ -48,13 +48,13 @@ def mlps(tracer: Tracer) -> list[Site]:
     back = Counter(block[down] for down, site in sites.items() if linears[down].d_out == site.d_model)
 
     def returns(down: str, site: Site) -> bool:
-        # Among blocks that return, some may widen the stream (MViT); the odd one of others fits by chance.
+        # Among blocks that return to their stream, some may widen it (MViT); a few others fit by chance.
         is_same = 2 * back[block[down]] > count[block[down]]
         is_same = is_same and (linears[down].d_out == site.d_model or site.axis > -3)
         is_many = count[block[down]] > 1 or linears[down].calls > 1 or tracer.parameters[down].dim() == 3
         return is_same and (is_many or site.is_gated or site.d_ff > site.d_model or down in tracer.summands)
 
-    # Without a block that returns to its stream, any will do, but convolutional networks are full of near misses.
+    # Without such a block any will do, except in convolutional networks, which are full of near misses.
     returned = {down for down, site in sites.items() if returns(down, site)}
     has_images = any(linear.axis < -2 for linear in linears.values())
     sites = _prefer({down: site for down, site in sites.items() if down in returned or not has_images}, returned)
@@ -67,7 +67,7 @@ def mlps(tracer: Tracer) -> list[Site]:
 
 
 def _siblings(tracer: Tracer, site: Site) -> Iterator[tuple[str, Site]]:
-    """The site, and its twins that the pass did not reach: experts that got no token differ in a number alone."""
+    """The site and those that differ only by a number and that the pass did not reach: experts without a token."""
     yield site.down, site
     stem = site.name.rstrip("0123456789")
     if stem == site.name:

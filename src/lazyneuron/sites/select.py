@@ -1,4 +1,4 @@
-"""Which of a model's sites the user means: all of them, those whose name matches, or a list of their own."""
+"""The `sites=` argument: all sites, those whose name matches, or a list."""
 
 import difflib
 import re
@@ -11,14 +11,14 @@ from lazyneuron.sites.site import NoSitesError, Site
 from lazyneuron.sites.wrappers import clean_name, unwrap
 
 SiteChoice: TypeAlias = str | Sequence[Site] | None
-"""All sites ("auto" or None), those whose name a regular expression matches somewhere, or a list of `Site`."""
+"""All sites ("auto" or None), a regular expression that matches anywhere in their names, or a list of `Site`."""
 
 
 def given_sites(model: nn.Module, sites: SiteChoice) -> list[Site] | None:
-    """The sites of a list, checked against `model`; None where a forward pass must find them.
+    """The listed sites, checked against `model`; None if a forward pass must find them.
 
-    TypeError for what is no choice of sites, ValueError for an invalid expression, an empty list, two sites of one
-    name, and a site whose parameters `model` lacks or whose `d_ff` its down weight has not.
+    TypeError for anything but a choice of sites. ValueError for an invalid expression, an empty list, two sites with
+    the same name, parameters that `model` does not have, and a down weight that does not fit `d_ff`.
     """
     if sites is None or isinstance(sites, str):
         _expression(sites)
@@ -32,15 +32,15 @@ def given_sites(model: nn.Module, sites: SiteChoice) -> list[Site] | None:
     kind, seen = type(unwrap(model)).__name__, set[str]()
     for site in chosen:
         if site.name in seen:
-            raise ValueError(f"two sites are named {site.name!r}: give each a name of its own")
+            raise ValueError(f"two sites are named {site.name!r}: give them different names")
         seen.add(site.name)
         for name in filter(None, (site.up, site.gate, site.down)):
             if name not in parameters:
                 near = difflib.get_close_matches(name, parameters, 1)
-                mend = f"did you mean {near[0]!r}?" if near else "give one of its named_parameters()"
-                raise ValueError(f"site {site.name!r}: {kind} has no parameter {name!r}; {mend}")
+                remedy = f"did you mean {near[0]!r}?" if near else "use a name from its named_parameters()"
+                raise ValueError(f"site {site.name!r}: {kind} has no parameter {name!r}; {remedy}")
         down = parameters[site.down]
-        # Integers are quantised, perhaps packed; more axes are experts, or convolutions in groups (SqueezeBERT).
+        # Integer weights are quantised and may be packed; more axes are experts or grouped convolutions (SqueezeBERT).
         has_d_ff = (
             down.numel() % site.d_ff == 0 if down.dim() > 2 else any(size % site.d_ff == 0 for size in down.shape)
         )
@@ -51,12 +51,12 @@ def given_sites(model: nn.Module, sites: SiteChoice) -> list[Site] | None:
 
 
 def matching(found: Sequence[Site], sites: str | None) -> list[Site]:
-    """Those found that "auto", None or an expression asks for; NoSitesError that lists the names if there is none."""
+    """The found sites that "auto", None or an expression selects; NoSitesError with their names if there is none."""
     expression = _expression(sites)
     kept = [site for site in found if expression is None or expression.search(site.name)]
     if found and not kept:
         names = ", ".join(repr(site.name) for site in found)
-        raise NoSitesError(f"sites={sites!r} matches none of the {len(found)} MLPs that were found: {names}")
+        raise NoSitesError(f"sites={sites!r} matches none of the {len(found)} MLPs found: {names}")
     return kept
 
 
@@ -66,4 +66,4 @@ def _expression(sites: str | None) -> re.Pattern[str] | None:
     try:
         return re.compile(sites)
     except re.error as error:
-        raise ValueError(f"sites={sites!r} is no regular expression: {error}") from None
+        raise ValueError(f"sites={sites!r} is not a valid regular expression: {error}") from None

@@ -7,17 +7,17 @@ from lazyneuron.records.table import Column, Table
 
 
 class NoSitesError(ValueError):
-    """The traced model has no MLP that we recognise."""
+    """No MLP was found in the model, or none that `sites=` matches."""
 
 
 @dataclass(frozen=True)
 class Site:
     """One MLP of a model.
 
-    `name` is the MLP's module path ("" when the model itself is the MLP). `up`, `gate` (None if not gated) and `down`
-    are parameter names as in `named_parameters()`, without the prefixes of compile and DDP; a fused gate-and-up weight
-    is both. `activation` is "relu", "gelu", "silu", "relu^2", or the traced operations joined by "+".
-    `axis` is where the down projection's input holds the neurons: -1, or -3 for a 1x1 `Conv2d`.
+    `name` is the MLP's module path ("" if the model itself is the MLP). `up`, `gate` (None if not gated) and `down` are
+    parameter names as in `named_parameters()`, without the prefixes of compile and DDP; a fused gate-and-up weight is
+    both. `activation` is "relu", "gelu", "silu", "relu^2", or the traced operations joined by "+". `axis` is the
+    neurons' axis in the input of the down projection: -1, or -3 for a 1x1 `Conv2d`.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Site:
 
 
 def numbered(sites: Sequence[Site]) -> Iterator[tuple[str, int, Site]]:
-    """Stack ("encoder", "decoder", or "" where a model has one stack), layer within it, and site."""
+    """Stack ("encoder", "decoder", or "" in a model with one stack), layer within the stack, and site."""
     paths = [site.name.split(".") for site in sites]
     two_stacks = any("encoder" in path for path in paths) and any("decoder" in path for path in paths)
     layers: dict[str, int] = {}

@@ -1,9 +1,9 @@
-"""The tracing of one forward pass that tells up, gate and down projections from other weights.
+"""Trace one forward pass to distinguish up, gate and down projections from other weights.
 
-Every operation of the pass is seen by a `TorchDispatchMode`. The output of a matrix product with one weight operand
-carries a tag that names the weight; pointwise arithmetic and reshapes pass tags on, nonlinearities mark them, and
-whatever mixes activations (attention, reductions, normalisation of a residual stream) drops them. A matrix product
-whose input carries a marked tag may be a down projection, and the tag names its up and gate: see `mlps`.
+A `TorchDispatchMode` sees every operation. The output of a matrix product with one weight carries a tag that names the
+weight. Pointwise arithmetic and reshapes pass tags on, nonlinearities mark them, and operations that mix activations
+(attention, reductions, normalisation of a residual stream) drop them. A matrix product whose input carries a marked tag
+may be a down projection, and the tag names its up and gate: see `mlps`.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ _NONLINEAR_UNTAGGED = {"topk", "glu", "_prelu_kernel", "hardswish", "log_sigmoid
 
 @dataclass(frozen=True)
 class Tag:
-    """Where a tensor comes from: the linears that made it, those of them that passed a nonlinearity, and which ones."""
+    """Where a tensor comes from: the linears that made it, which of them passed a nonlinearity, and which ones."""
 
     producers: frozenset[str] = frozenset()
     activated: frozenset[str] = frozenset()
@@ -41,7 +41,7 @@ class Tag:
 
     def through(self, nonlinearity: str) -> "Tag":
         steps = tuple(dict.fromkeys((*self.nonlinearities, nonlinearity)))
-        activated = self.activated if self.gated else self.producers  # the up branch stays told from the gate
+        activated = self.activated if self.gated else self.producers  # keeps up and gate distinct
         return dataclasses.replace(self, activated=activated, nonlinearities=steps)
 
 
@@ -68,7 +68,7 @@ class Linear:
 
     @property
     def is_stream(self) -> bool:
-        """A 1x1 convolution after the sum of others begins a block of a residual network: no down projection."""
+        """A 1x1 convolution after a sum of others starts a block of a residual network: no down projection."""
         return bool(self.map_tag) and self.axis < -2 and len(self.map_tag.producers) > 1 and not self.map_tag.gated
 
 
@@ -76,7 +76,7 @@ class Linear:
 class Tracer(TorchDispatchMode):
     """Follows a forward pass from the model's `parameters`, by name, to its activation maps.
 
-    `gathered` gives those that are whole at the moment, where each rank holds a part of them between their uses.
+    `gathered` lists the parameters that are whole at the moment, if ranks hold only parts of them between uses.
     """
 
     parameters: dict[str, Tensor]
@@ -148,7 +148,7 @@ class Tracer(TorchDispatchMode):
                 self._write(output._base, output.numel(), tag)
 
     def _write(self, whole: Tensor, size: int, tag: Tag | None) -> None:
-        """A view of `whole` was written: all of it, or a part, as recurrences fill a buffer step by step."""
+        """A view of `whole` was written to: all of it, or a part, as when a recurrence fills a buffer step by step."""
         before = self.tags.get(whole)
         if size == whole.numel():
             self._mark(whole, tag)
@@ -202,7 +202,7 @@ class Tracer(TorchDispatchMode):
         return Tag(frozenset([weight]))
 
     def _pointwise(self, name: str, operands: list[Tensor], weights: list[str | None], output: Tensor) -> Tag | None:
-        # Masks and token indices are no activations, unless they were computed from one.
+        # Masks and token indices are no activations, unless they were computed from an activation.
         seen = [(x, self.tags.get(x)) for x, w in zip(operands, weights, strict=True) if not w]
         foreign = [x.numel() for x, tag in seen if tag is None and x.is_floating_point() and x.dim() > 0]
         full = output.numel() * (2 if name == "glu" else 1)
@@ -233,10 +233,10 @@ class Tracer(TorchDispatchMode):
         return tag
 
     def _strike(self, *tags: Tag | None) -> None:
-        """An MLP's output is added to a stream; one that multiplies it is a gate (squeeze-excite), no site."""
+        """An MLP's output is added to a stream; a weight whose output multiplies it is a gate (squeeze-excite)."""
         self.factors |= {next(iter(tag.producers)) for tag in tags if tag and len(tag.producers) == 1}
 
     @property
     def scales(self) -> list[str]:
-        """Weights that would be down projections, were their outputs not factors of a stream (squeeze-excite)."""
+        """Weights that would be down projections if their outputs were not factors of a stream (squeeze-excite)."""
         return [down for down, linear in self.linears.items() if linear.map_tag and down in self.factors]

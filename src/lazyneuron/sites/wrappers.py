@@ -18,5 +18,5 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 def clean_name(name: str) -> str:
-    """A parameter or module path without the components that wrappers around submodules insert."""
+    """A parameter or module path without the components that wrappers insert."""
     return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
