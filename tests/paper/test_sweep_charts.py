@@ -79,10 +79,3 @@ def test_no_records_give_no_figure(checked: dict[str, Results], name: str) -> No
     assert sweep_charts.density_by_setting(empty, "x") == []
     assert sweep_charts.density_over_setting(empty, "x") is None
     assert sweep_charts.training_curves(empty, "x") is None
-
-
-@pytest.mark.parametrize(
-    ("values", "inside"), [([1.0, 100.0], {1, 2, 5, 10, 100}), ([2.0, 7.0], {2, 3, 4, 5, 7}), ([1e-3, 1e3], {1, 10})]
-)
-def test_ticks_are_round_numbers(values: list[float], inside: set[float]) -> None:
-    assert inside <= set(sweep_charts.log_ticks(values))

@@ -85,7 +85,13 @@ class Spread:
 def spread(values: Iterable[float]) -> Spread | None:
     """Mean and range of values over seeds; None for none."""
     found = list(values)
-    return Spread(mean=fmean(found), low=min(found), high=max(found), count=len(found)) if found else None
+    return spread_of(found) if found else None
+
+
+def spread_of(values: Iterable[float]) -> Spread:
+    """Mean and range of one value or more."""
+    found = list(values)
+    return Spread(mean=fmean(found), low=min(found), high=max(found), count=len(found))
 
 
 def is_reproduction(top: RunFolder) -> bool:

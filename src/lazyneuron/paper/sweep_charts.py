@@ -3,13 +3,25 @@
 import math
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from statistics import fmean
 from typing import Any
 
 import altair as alt
 
-from lazyneuron.pages.axes import log_axis, step_axis
-from lazyneuron.pages.charts import Figure, Row, concat, grouped, inline, layered, picked, rounded
+from lazyneuron.pages.axes import free_log_axis, layer_axis, log_axis, settings_axis, step_axis
+from lazyneuron.pages.charts import (
+    Figure,
+    Row,
+    concat,
+    grouped,
+    inline,
+    layered,
+    lines_with_ranges,
+    picked,
+    rounded,
+    tooltip,
+)
 from lazyneuron.pages.training_charts import SPLITS
 from lazyneuron.paper.results import (
     Member,
@@ -22,6 +34,7 @@ from lazyneuron.paper.results import (
     over_seeds,
     place_of,
     spread,
+    spread_of,
 )
 
 PAPER_MEANS = {"T5": (3.0, "T5-Base 3.0 %"), "ViT": (6.3, "ViT-B16 6.3 %")}
@@ -51,19 +64,18 @@ def seeds_row(found: Spread, scale: float = 100.0) -> Row:
     return row | {"high": rounded(scale * found.high), "seeds": found.count}
 
 
-def tooltip_lines(*fields: tuple[str, str, str]) -> list[alt.Tooltip]:
-    """Lines of a tooltip: field, title and number format ("" for texts)."""
-    return [
-        alt.Tooltip(name, type="quantitative" if form else "nominal", title=title, format=form or alt.Undefined)
-        for name, title, form in fields
-    ]
+def rows_over_seeds(points: Iterable[tuple[Row, float]], scale: float = 1.0) -> list[Row]:
+    """A row for all points with the same fields: these fields, and the mean and range of the values."""
+    found: dict[tuple[tuple[str, Any], ...], list[float]] = defaultdict(list)
+    for fields, value in points:
+        found[tuple(fields.items())].append(value)
+    return [dict(fields) | seeds_row(spread_of(values), scale) for fields, values in found.items()]
 
 
 def over_seeds_tooltip(unit: str) -> list[alt.Tooltip]:
     """Mean, range and number of seeds."""
-    return tooltip_lines(
-        ("value", unit, ".4~g"), ("low", "least", ".4~g"), ("high", "most", ".4~g"), ("seeds", "seeds", "d")
-    )
+    ends = [tooltip("low", "least", ".4~g"), tooltip("high", "most", ".4~g")]
+    return [tooltip("value", unit, ".4~g"), *ends, tooltip("seeds", form="d")]
 
 
 def density_by_setting(results: Results, name: str) -> list[Figure]:
@@ -80,23 +92,17 @@ def _by_layer(results: Results, kind: str, members: Sequence[Member], name: str)
     color = setting_color([member for member in members if setting_text(member.setting) in legend], results.axis)
     counts = {(row["setting"], row["stack"]): row["num_layers"] for row in rows}
     is_relative = any(len({n for (_, at), n in counts.items() if at == stack}) > 1 for _, stack in counts)
-    x = alt.X("layer:O", title="layer", axis=alt.Axis(labelAngle=0, grid=False, labelOverlap=True))
-    if is_relative:
-        axis = alt.Axis(values=[0, 25, 50, 75, 100], grid=False)
-        x = alt.X("depth:Q", title="depth (%, 0 is the first layer and 100 the last)", axis=axis)
+    x = layer_axis(is_relative)
     paper = [value for name, (value, _) in PAPER_MEANS.items() if name == kind]
     y = log_axis([*paper, *(row[key] for row in rows for key in ("value", "low"))], "density (% of neurons active)")
     shapes = alt.Scale(domain=legend, range=[SHAPES[number % len(SHAPES)] for number in range(len(legend))])
     shape = alt.value("circle") if results.is_sweep else alt.Shape("setting:N", title=results.axis, scale=shapes)
-    tooltip = tooltip_lines(("setting", results.axis, ""), ("layer", "layer", ""), ("site", "site", ""))
-    tooltip += over_seeds_tooltip("density (%)")
+    tooltips = [tooltip("setting", results.axis), tooltip("layer"), tooltip("site")]
+    tooltips += over_seeds_tooltip("density (%)")
     panels = []
     for stack, part in grouped(rows, "stack"):
-        base = alt.Chart(inline(part)).encode(x=x, color=color, opacity=picked())
-        bars = base.mark_rule(strokeWidth=1.6).encode(y=alt.Y("low:Q"), y2="high:Q")
-        lines = base.mark_line(strokeWidth=1.8).encode(y=y)
-        points = base.mark_point(size=50, filled=True).encode(y=y, shape=shape, tooltip=tooltip)
-        marks = [half_line(), *_paper_line(kind), lines, bars, points]
+        lines = lines_with_ranges(part, x, y, color, tooltips, shape=shape)
+        marks = [reference(50, "50 %: untrained"), *_paper_line(kind), *lines]
         panels.append(layered(marks, " · ".join(filter(None, [kind, stack]))))
     where = " by relative depth, since the models have different numbers of layers" if is_relative else ""
     dashed = " Dashed: the paper's mean over layers, and the 50 % of untrained layers." if paper else ""
@@ -111,26 +117,16 @@ def _by_layer(results: Results, kind: str, members: Sequence[Member], name: str)
 
 
 def _layer_rows(member: Member) -> list[Row]:
-    found: dict[tuple[str, int], list[float]] = defaultdict(list)
-    sites = {}
-    for record in at_end(member.run):
-        if math.isfinite(record.value):
-            found[place_of(member.run, record)].append(record.value)
-            sites[place_of(member.run, record)] = record.site
-    last = {stack: max(layer for at, layer in found if at == stack) for stack, _ in found}
-    rows = []
-    for (stack, layer), values in sorted(found.items(), key=lambda item: item[0][1]):
-        seen = spread(values)
-        assert seen is not None
+    records = [record for record in at_end(member.run) if math.isfinite(record.value)]
+    places = {record.site: place_of(member.run, record) for record in records}
+    last = {stack: max(layer for at, layer in places.values() if at == stack) for stack, _ in places.values()}
+    points = []
+    for record in sorted(records, key=lambda record: places[record.site][1]):
+        stack, layer = places[record.site]
         depth = rounded(100 * layer / last[stack]) if last[stack] else 50.0
-        place = {"setting": setting_text(member.setting), "stack": stack, "layer": layer, "depth": depth}
-        rows.append(place | {"num_layers": last[stack] + 1, "site": sites[stack, layer]} | seeds_row(seen))
-    return rows
-
-
-def half_line() -> alt.LayerChart:
-    """The level of a layer whose neurons fire by the toss of a coin, as at initialisation."""
-    return reference(50, "50 %: untrained")
+        row: Row = {"setting": setting_text(member.setting), "stack": stack, "layer": layer, "depth": depth}
+        points.append((row | {"num_layers": last[stack] + 1, "site": record.site}, record.value))
+    return rows_over_seeds(points, 100)
 
 
 def reference(value: float, note: str, channel: str = "y", is_left: bool = False) -> alt.LayerChart:
@@ -168,21 +164,19 @@ def density_over_setting(results: Results, name: str) -> Figure | None:
     if not points["density"]:
         return None
     stacks = list(dict.fromkeys(row["stack"] for row in points["density"]))
-    places = sorted({row["setting"] for row in points["density"]})
-    axis = alt.Axis(values=places, labelExpr="format(datum.value, ',~f')", grid=False)
-    x = alt.X("setting:Q", title=results.axis, scale=alt.Scale(type="log", nice=False, padding=12), axis=axis)
+    places = {row["setting"] for row in points["density"]}
+    x = settings_axis("setting", results.axis, places)
     color = alt.Color("stack:N", title="stack", scale=alt.Scale(domain=stacks))
     panels = []
     for what, title in titles.items():
         if not points[what]:
             continue
-        axis = alt.Axis(labelExpr="format(datum.value, '~g')", values=log_ticks([r["value"] for r in points[what]]))
-        y = alt.Y("value:Q", title=title, scale=alt.Scale(type="log", nice=False, padding=14), axis=axis)
+        y = free_log_axis([row["value"] for row in points[what]], title)
         lines = alt.Chart(inline(means[what])).mark_line(strokeWidth=1.8).encode(x=x, y=y, color=color)
-        tooltip = tooltip_lines(("stack", "stack", ""), ("setting", results.axis, ",~g"), ("seed", "seed", "d"))
-        tooltip += tooltip_lines(("value", title, ".4~g"))
+        tooltips = [tooltip("stack"), tooltip("setting", results.axis, ",~g"), tooltip("seed", form="d")]
+        tooltips += [tooltip("value", title, ".4~g")]
         dots = alt.Chart(inline(points[what])).mark_point(size=50, filled=True)
-        dots = dots.encode(x=x, y=y, color=color, opacity=picked(), tooltip=tooltip)
+        dots = dots.encode(x=x, y=y, color=color, opacity=picked(), tooltip=tooltips)
         panels.append(layered([lines.encode(opacity=picked()), dots], title))
     return Figure(
         name=f"{name}-setting",
@@ -191,16 +185,6 @@ def density_over_setting(results: Results, name: str) -> Figure | None:
         "number. A point for each seed, lines join the means; all axes are logarithmic.",
         spec=concat(panels, pick="stack", legend=stacks),
     )
-
-
-def log_ticks(values: Sequence[float]) -> list[float]:
-    """1, 2 and 5 times the powers of ten around the positive values; more of them within one decade."""
-    found = [value for value in values if value and value > 0] or [1.0]
-    low, high = math.floor(math.log10(min(found))), math.ceil(math.log10(max(found)))
-    digits = (1, 2, 5) if high - low <= 3 else (1,)
-    if max(found) < 10 * min(found):
-        digits = (1, 1.5, 2, 3, 4, 5, 7)
-    return [float(f"{digit}e{power}") for power in range(low, high + 1) for digit in digits]
 
 
 def training_curves(results: Results, name: str) -> Figure | None:
@@ -224,11 +208,11 @@ def training_curves(results: Results, name: str) -> Figure | None:
             base = alt.Chart(inline(rows)).transform_flatten(["step", "value", "low", "high"])
             base = base.encode(x=step_axis(last), color=color, detail="data:N")
             band = base.mark_area(fillOpacity=0.15).encode(y=alt.Y("low:Q"), y2="high:Q", opacity=picked())
-            tooltip = tooltip_lines(("setting", results.axis, ""), ("data", "measured on", ""))
+            tooltips = [tooltip("setting", results.axis), tooltip("data", "measured on")]
             dash = alt.StrokeDash("data:N", legend=None, scale=dashes)
-            lines = base.mark_line(strokeWidth=1.6).encode(y=y, opacity=picked(), strokeDash=dash, tooltip=tooltip)
-            said = title.partition(" (")[0]
-            panels.append(layered([band, lines], f"{kind} · {said}" if len(kinds) > 1 else said))
+            lines = base.mark_line(strokeWidth=1.6).encode(y=y, opacity=picked(), strokeDash=dash, tooltip=tooltips)
+            name_of = title.partition(" (")[0]
+            panels.append(layered([band, lines], f"{kind} · {name_of}" if len(kinds) > 1 else name_of))
     if not panels:
         return None
     return Figure(
@@ -257,8 +241,7 @@ def _curve_rows(member: Member, what: str) -> list[Row]:
             steps = sorted({int(math.log1p(step) / width): step for step in reversed(steps)}.values())
         lines: dict[str, list[float | None]] = {"value": [], "low": [], "high": []}
         for step in steps:
-            seen = spread(sum(found) / len(found) for found in by_step[step].values())
-            assert seen is not None
+            seen = spread_of(fmean(found) for found in by_step[step].values())
             for key, value in zip(lines, (seen.mean, seen.low, seen.high), strict=True):
                 lines[key].append(rounded(scale * value, 4))
         row: Row = {"setting": setting_text(member.setting), "data": SPLITS.get(split, split), "step": steps}

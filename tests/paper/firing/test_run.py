@@ -3,6 +3,7 @@
 import pytest
 
 from lazyneuron.paper.firing.run import Firing
+from lazyneuron.paper.task import TextBatches
 
 
 def test_each_site_has_its_firing_curve_and_shares(trained, studied):
@@ -22,3 +23,16 @@ def test_each_site_has_its_firing_curve_and_shares(trained, studied):
     assert never == sum(rate == 0 for rate in rates)
     density = next(r.value for r in first if r.what == "density")
     assert density == pytest.approx(sum(rates) / 96)
+
+
+def test_every_batch_is_another_one_and_none_is_from_training(trained, studied, monkeypatch):
+    steps, draw = [], TextBatches.train
+
+    def train(self, step):
+        steps.append(step)
+        return draw(self, step)
+
+    monkeypatch.setattr(TextBatches, "train", train)
+    _, runs = trained
+    studied(Firing(name="batches", of=(runs["t5"],), num_tokens=1500))
+    assert steps == [runs["t5"].num_steps + n for n in range(3)]

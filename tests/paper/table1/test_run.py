@@ -38,3 +38,17 @@ def test_clean_accuracy_is_that_of_the_training(trained, studied):
     test = {r.what: r.value for r in RunFolder(folder / "vit-seed0").records() if r.split == "test" and r.x is None}
     clean = next(r.value for r in records if r.what == "accuracy" and r.case == "vit clean")
     assert clean == test["accuracy"]
+
+
+def test_images_are_corrupted_at_the_severity_that_is_recorded(trained, studied, monkeypatch):
+    """With images that are blank at severity 3 and clean at the others, accuracy differs there alone."""
+
+    def blank_at_3(pixels, corruption, severity, indices, seed):
+        return pixels * (severity != 3)
+
+    monkeypatch.setattr("lazyneuron.paper.table1.run.corrupt", blank_at_3)
+    _, runs = trained
+    records = studied(run_of(runs, name="severity"))
+    found = {r.x: r.value for r in records if r.what == "ece" and r.case == "vit contrast"}
+    clean = next(r.value for r in records if r.what == "ece" and r.case == "vit clean")
+    assert {severity for severity, value in found.items() if value == clean} == {1, 2, 4, 5}

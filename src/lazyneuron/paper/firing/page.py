@@ -3,11 +3,10 @@
 import altair as alt
 
 from lazyneuron.pages.axes import log_axis
-from lazyneuron.pages.charts import Figure, Row, Run, concat, grouped, inline, layered, picked, rounded
+from lazyneuron.pages.charts import Figure, Row, Run, concat, grouped, inline, layered, picked, rounded, tooltip
 from lazyneuron.pages.section import Part
 from lazyneuron.paper.firing import BUSIEST, FIG3, LEAST, OVER_HUNDREDTH, UNDER_TENTH
 from lazyneuron.paper.results import Results, over_seeds, spread
-from lazyneuron.paper.sweep_charts import tooltip_lines
 from lazyneuron.paper.tables import RANGE, cell, table
 from lazyneuron.records.table import Table
 
@@ -43,15 +42,15 @@ def firing_by_rank(run: Run, name: str) -> Figure | None:
     for stack, part in grouped(rows, "stack"):
         part.sort(key=lambda row: row["which"] == FIRST)
         base = alt.Chart(inline(part)).transform_flatten(["rank", "value"])
-        tooltip = tooltip_lines(("layer", "layer", ""), ("seed", "seed", "d"), ("num_tokens", "tokens counted", ","))
-        tooltip += tooltip_lines(("never", "neurons never active", ",d"))
+        tooltips = [tooltip("layer"), tooltip("seed", form="d"), tooltip("num_tokens", "tokens counted", ",")]
+        tooltips += [tooltip("never", "neurons never active", ",d")]
         lines = base.mark_line(strokeJoin="round").encode(
-            x=x, y=y, color=color, strokeWidth=width, opacity=picked(), detail=["layer:N", "seed:N"], tooltip=tooltip
+            x=x, y=y, color=color, strokeWidth=width, opacity=picked(), detail=["layer:N", "seed:N"], tooltip=tooltips
         )
         marks: list[alt.Chart] = [lines]
         if stack in ("encoder", ""):
             points = [{"rank": at, "value": rate, "note": note, "which": PAPER} for at, rate, note in _PAPER_POINTS]
-            shown = tooltip_lines(("note", "the paper", ""))
+            shown = [tooltip("note", "the paper")]
             dots = alt.Chart(inline(points)).mark_point(shape="diamond", size=110, strokeWidth=2.2, filled=False)
             marks.append(dots.encode(x=x, y=y, color=color, opacity=picked(), tooltip=shown))
         panels.append(layered(marks, stack))

@@ -6,11 +6,12 @@ from statistics import fmean
 
 import altair as alt
 
-from lazyneuron.pages.charts import Figure, Row, Run, concat, inline, layered, picked
+from lazyneuron.pages.axes import settings_axis
+from lazyneuron.pages.charts import Figure, Row, Run, concat, inline, layered, lines_with_ranges, picked, tooltip
 from lazyneuron.pages.section import Part
 from lazyneuron.paper.latency import LESS_TIME
 from lazyneuron.paper.results import Results, Spread, spread
-from lazyneuron.paper.sweep_charts import over_seeds_tooltip, reference, seeds_row, tooltip_lines
+from lazyneuron.paper.sweep_charts import over_seeds_tooltip, reference, rows_over_seeds
 from lazyneuron.paper.tables import RANGE, Cell, cell, table
 from lazyneuron.records.table import Table
 
@@ -31,16 +32,15 @@ def add(part: Part, results: Results, name: str) -> None:
 
 def latency_rows(run: Run) -> list[Row]:
     """Milliseconds per token by size, way and k over seeds; dense is the mean of before and after."""
-    values: dict[tuple[str, str, float], dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    values: dict[tuple[str, str, float, int], list[float]] = defaultdict(list)
     for record in run.pick("latency_ms"):
         size, _, way = record.case.partition(" ")
-        values[size, "dense" if way in _DENSE else way, record.x or 0][record.seed].append(record.value)
-    rows = []
-    for (size, way, x), by_seed in values.items():
-        found = spread(sum(one) / len(one) for one in by_seed.values())
-        if found is not None and way in WAYS:
-            rows.append({"size": size, "way": WAYS[way], "k": x} | seeds_row(found, 1.0))
-    return rows
+        values[size, "dense" if way in _DENSE else way, record.x or 0, record.seed].append(record.value)
+    return rows_over_seeds(
+        ({"size": size, "way": WAYS[way], "k": k}, fmean(found))
+        for (size, way, k, _), found in values.items()
+        if way in WAYS
+    )
 
 
 def time_per_token(run: Run, name: str) -> Figure | None:
@@ -55,16 +55,13 @@ def time_per_token(run: Run, name: str) -> Figure | None:
         part = [row for row in rows if row["size"] == size]
         sparse = [row for row in part if row["way"] != WAYS["dense"]]
         y = alt.Y("value:Q", title="milliseconds per token", scale=alt.Scale(zero=True, nice=True))
-        tooltip = tooltip_lines(("way", "way", ""), ("k", "k", ",d"))
+        tooltips = [tooltip("way"), tooltip("k", form=",d")]
         rule = alt.Chart(inline([row for row in part if row["way"] == WAYS["dense"]])).mark_rule(strokeWidth=2)
-        rule = rule.encode(y=y, color=color, opacity=picked(), tooltip=[tooltip[0], *over_seeds_tooltip("ms")])
-        base = alt.Chart(inline(sparse)).encode(x=_k_axis(sparse), color=color, opacity=picked())
-        bars = base.mark_rule(strokeWidth=1.6).encode(y=alt.Y("low:Q"), y2="high:Q")
-        shapes = alt.Scale(domain=domain, range=["circle", "diamond", "circle"][: len(domain)])
-        points = base.mark_point(size=60, filled=True).encode(
-            y=y, shape=alt.Shape("way:N", title=None, scale=shapes), tooltip=[*tooltip, *over_seeds_tooltip("ms")]
-        )
-        panels.append(layered([rule, base.mark_line(strokeWidth=1.8).encode(y=y), bars, points], f"T5 {size}"))
+        rule = rule.encode(y=y, color=color, opacity=picked(), tooltip=[tooltips[0], *over_seeds_tooltip("ms")])
+        shape = alt.Shape("way:N", title=None, scale=alt.Scale(domain=domain, range=["circle", "diamond", "circle"]))
+        tooltips += over_seeds_tooltip("ms")
+        lines = lines_with_ranges(sparse, _k_axis(sparse), y, color, tooltips, shape=shape, size=60)
+        panels.append(layered([rule, *lines], f"T5 {size}"))
     return Figure(
         name=f"{name}-time",
         title="Time per token over k",
@@ -78,28 +75,15 @@ def time_per_token(run: Run, name: str) -> Figure | None:
 
 def speedups(run: Run, name: str) -> Figure | None:
     """Dense time over exploited time by k, one line per size."""
-    values: dict[tuple[str, float], list[float]] = defaultdict(list)
-    for record in run.pick("speedup"):
-        values[record.case, record.x or 0].append(record.value)
-    rows = []
-    for (size, x), found in values.items():
-        seen = spread(found)
-        assert seen is not None
-        rows.append({"size": f"T5 {size}", "k": x} | seeds_row(seen, 1.0))
+    rows = rows_over_seeds(({"size": f"T5 {r.case}", "k": r.x or 0}, r.value) for r in run.pick("speedup"))
     if not rows:
         return None
     sizes = list(dict.fromkeys(row["size"] for row in rows))
     color = alt.Color("size:N", title="model", scale=alt.Scale(domain=sizes))
-    base = alt.Chart(inline(rows)).encode(x=_k_axis(rows), color=color, opacity=picked())
     y = alt.Y("value:Q", title="dense time over exploited", scale=alt.Scale(zero=False, nice=True))
-    bars = base.mark_rule(strokeWidth=1.6).encode(y=alt.Y("low:Q"), y2="high:Q")
-    tooltip = [*tooltip_lines(("size", "model", ""), ("k", "k", ",d")), *over_seeds_tooltip("speed-up")]
-    points = base.mark_point(size=60, filled=True).encode(y=y, tooltip=tooltip)
-    marks = [
-        reference(1, "as fast as dense"),
-        reference(_PAPER_SPEEDUP, _PAPER_NOTE),
-    ]
-    panel = layered([*marks, base.mark_line(strokeWidth=1.8).encode(y=y), bars, points], "")
+    tooltips = [tooltip("size", "model"), tooltip("k", form=",d"), *over_seeds_tooltip("speed-up")]
+    marks = [reference(1, "as fast as dense"), reference(_PAPER_SPEEDUP, _PAPER_NOTE)]
+    panel = layered([*marks, *lines_with_ranges(rows, _k_axis(rows), y, color, tooltips, size=60)], "")
     return Figure(
         name=f"{name}-speedup",
         title="Speed-up over k",
@@ -111,9 +95,7 @@ def speedups(run: Run, name: str) -> Figure | None:
 
 
 def _k_axis(rows: Sequence[Row]) -> alt.X:
-    places = sorted({row["k"] for row in rows})
-    axis = alt.Axis(values=places, format=",d", labelOverlap=True, grid=False)
-    return alt.X("k:Q", title="k", scale=alt.Scale(type="log", nice=False, padding=12), axis=axis)
+    return settings_axis("k", "k", [row["k"] for row in rows], ",d")
 
 
 def numbers(run: Run) -> Table | None:

@@ -1,19 +1,16 @@
 """Statistical top-k: how many neurons it keeps of those asked for, and in what time."""
 
-from collections import defaultdict
-
 import altair as alt
 
-from lazyneuron.pages.charts import Figure, Row, Run, concat, inline, layered, picked
+from lazyneuron.pages.axes import free_log_axis, layer_axis, settings_axis
+from lazyneuron.pages.charts import Figure, Run, concat, layered, lines_with_ranges, tooltip
 from lazyneuron.pages.section import Part
 from lazyneuron.paper.results import Results, over_seeds, spread
 from lazyneuron.paper.sweep_charts import (
     density_by_setting,
-    log_ticks,
     over_seeds_tooltip,
     reference,
-    seeds_row,
-    tooltip_lines,
+    rows_over_seeds,
 )
 from lazyneuron.paper.tables import RANGE, cell, table
 from lazyneuron.records.table import Table
@@ -31,37 +28,25 @@ def add(part: Part, results: Results, name: str) -> None:
 
 def kept_by_layer(results: Results, run: Run, name: str) -> Figure | None:
     """Neurons kept over those asked for by layer, one line per density asked for, one panel per model and stack."""
-    values: dict[tuple[str, str, int, float], list[float]] = defaultdict(list)
-    for record in run.pick("kept_ratio"):
-        if record.case != "gaussian":
-            model = results.model(record.case)
-            values[model, record.stack, record.layer or 0, record.x or 0].append(record.value)
-    rows: list[Row] = []
-    for (model, stack, layer, density), found in values.items():
-        seen = spread(found)
-        assert seen is not None
-        place = {"model": model, "stack": stack, "layer": layer, "asked": f"{100 * density:g}"}
-        rows.append(place | seeds_row(seen, 1.0))
+    rows = rows_over_seeds(
+        (
+            {"model": results.model(r.case), "stack": r.stack, "layer": r.layer or 0, "asked": f"{100 * (r.x or 0):g}"},
+            r.value,
+        )
+        for r in run.pick("kept_ratio")
+        if r.case != "gaussian"
+    )
     if not rows:
         return None
     asked = sorted({row["asked"] for row in rows}, key=float)
     color = alt.Color("asked:O", title="asked for (% of d_ff)", sort=None, scale=alt.Scale(domain=asked))
-    x = alt.X("layer:O", title="layer", axis=alt.Axis(labelAngle=0, grid=False, labelOverlap=True))
     y = alt.Y("value:Q", title="kept, of those asked for", scale=alt.Scale(zero=True, nice=True))
     panels = []
     for model, stack in dict.fromkeys((row["model"], row["stack"]) for row in rows):
         part = [row for row in rows if (row["model"], row["stack"]) == (model, stack)]
-        base = alt.Chart(inline(part)).encode(x=x, color=color, opacity=picked())
-        bars = base.mark_rule(strokeWidth=1.6).encode(y=alt.Y("low:Q"), y2="high:Q")
-        tooltip = [
-            *tooltip_lines(("layer", "layer", ""), ("asked", "asked for (%)", "")),
-            *over_seeds_tooltip("kept, of k"),
-        ]
-        points = base.mark_point(size=50, filled=True).encode(y=y, tooltip=tooltip)
-        lines = base.mark_line(strokeWidth=1.8).encode(y=y)
-        panels.append(
-            layered([reference(1, "as asked"), lines, bars, points], " · ".join(filter(None, [model, stack])))
-        )
+        tooltips = [tooltip("layer"), tooltip("asked", "asked for (%)"), *over_seeds_tooltip("kept, of k")]
+        lines = lines_with_ranges(part, layer_axis(), y, color, tooltips)
+        panels.append(layered([reference(1, "as asked"), *lines], " · ".join(filter(None, [model, stack]))))
     return Figure(
         name=f"{name}-kept",
         title="What statistical top-k keeps of real pre-activations",
@@ -73,37 +58,26 @@ def kept_by_layer(results: Results, run: Run, name: str) -> Figure | None:
 
 def time_over_width(run: Run, name: str) -> Figure | None:
     """Milliseconds of statistical and of exact top-k over the width, on logarithmic axes."""
-    rows: list[Row] = []
-    for what, call in CALLS.items():
-        values: dict[float, list[float]] = defaultdict(list)
-        for record in run.pick(what):
-            values[record.x or 0].append(record.value)
-        for width, found in values.items():
-            seen = spread(found)
-            assert seen is not None
-            rows.append({"call": call, "width": width} | seeds_row(seen, 1.0))
+    rows = rows_over_seeds(
+        ({"call": call, "width": r.x or 0}, r.value) for what, call in CALLS.items() for r in run.pick(what)
+    )
     if not rows:
         return None
     domain = [call for call in CALLS.values() if any(row["call"] == call for row in rows)]
-    widths = sorted({row["width"] for row in rows})
-    axis = alt.Axis(values=widths, format=",d", labelOverlap=True, grid=False)
-    x = alt.X("width:Q", title="width d", scale=alt.Scale(type="log", nice=False, padding=12), axis=axis)
-    ticks = log_ticks([row["value"] for row in rows])
-    axis = alt.Axis(values=ticks, labelExpr="format(datum.value, '~g')", labelOverlap=True)
-    y = alt.Y("value:Q", title="milliseconds", scale=alt.Scale(type="log", nice=False, padding=12), axis=axis)
+    x = settings_axis("width", "width d", [row["width"] for row in rows], ",d")
+    y = free_log_axis([row["value"] for row in rows], "milliseconds")
     color = alt.Color("call:N", title=None, scale=alt.Scale(domain=domain))
-    base = alt.Chart(inline(rows)).encode(x=x, color=color, opacity=picked())
-    bars = base.mark_rule(strokeWidth=1.6).encode(y=alt.Y("low:Q"), y2="high:Q")
     shape = alt.Shape("call:N", title=None, scale=alt.Scale(domain=domain, range=["diamond", "circle"][: len(domain)]))
-    tooltip = [*tooltip_lines(("call", "call", ""), ("width", "width", ",d")), *over_seeds_tooltip("ms")]
-    points = base.mark_point(size=60, filled=True).encode(y=y, shape=shape, tooltip=tooltip)
+    tooltips = [tooltip("call"), tooltip("width", form=",d"), *over_seeds_tooltip("ms")]
     return Figure(
         name=f"{name}-time",
         title="Time over width",
         caption="Median time of a call on rows of Gaussian input, one thread, both axes logarithmic: means over seeds, "
         "bars their range. A line of slope 1 is linear in the width.",
         spec=concat(
-            [layered([base.mark_line(strokeWidth=1.8).encode(y=y), bars, points], "")], pick="call", legend=domain
+            [layered(lines_with_ranges(rows, x, y, color, tooltips, shape=shape, size=60), "")],
+            pick="call",
+            legend=domain,
         ),
     )
 

@@ -6,10 +6,21 @@ from statistics import fmean
 
 import altair as alt
 
-from lazyneuron.pages.charts import Figure, Row, Run, concat, inline, layered, picked, rounded
+from lazyneuron.pages.charts import (
+    Figure,
+    Row,
+    Run,
+    concat,
+    inline,
+    layered,
+    lines_with_ranges,
+    picked,
+    rounded,
+    tooltip,
+)
 from lazyneuron.pages.section import Part
 from lazyneuron.paper.results import Member, Results, family, less, quality, spread
-from lazyneuron.paper.sweep_charts import density_by_setting, over_seeds_tooltip, reference, seeds_row, tooltip_lines
+from lazyneuron.paper.sweep_charts import density_by_setting, over_seeds_tooltip, reference, rows_over_seeds
 from lazyneuron.paper.table1 import HEAD, ROWS
 from lazyneuron.paper.tables import RANGE, cell, table
 from lazyneuron.records.table import Table
@@ -84,27 +95,17 @@ def accuracy_over_severity(results: Results, run: Run, name: str) -> Figure | No
     x = alt.X("severity:O", title=None if is_many else "severity", axis=alt.Axis(labelAngle=0, grid=False))
     panels = []
     for corruption in corruptions:
-        rows: list[Row] = []
-        for model in names:
-            by_severity: dict[float, list[float]] = defaultdict(list)
-            for case in (CLEAN, corruption):
-                for values in found.get((model, case), {}).values():
-                    for severity, value in values.items():
-                        by_severity[severity].append(value)
-            for severity, values in sorted(by_severity.items()):
-                seen = spread(values)
-                assert seen is not None
-                rows.append({"model": results.model(model), "severity": int(severity)} | seeds_row(seen))
-        base = alt.Chart(inline(rows)).encode(x=x, color=color, opacity=picked())
-        bars = base.mark_rule(strokeWidth=1.4).encode(y=alt.Y("low:Q"), y2="high:Q")
-        tooltip = [
-            *tooltip_lines(("model", "model", ""), ("severity", "severity", "")),
-            *over_seeds_tooltip("accuracy (%)"),
-        ]
-        points = base.mark_point(size=26, filled=True).encode(y=y, tooltip=tooltip)
-        marks = [base.mark_line(strokeWidth=1.6).encode(y=y), bars, points]
-        panel = layered(marks, corruption_text(corruption)).properties(width=170, height=110 if is_many else 180)
-        panels.append(panel)
+        points = (
+            ({"model": results.model(model), "severity": int(severity)}, value)
+            for model in names
+            for case in (CLEAN, corruption)
+            for by_severity in found.get((model, case), {}).values()
+            for severity, value in by_severity.items()
+        )
+        rows = sorted(rows_over_seeds(points, 100), key=lambda row: row["severity"])
+        tooltips = [tooltip("model"), tooltip("severity"), *over_seeds_tooltip("accuracy (%)")]
+        panel = layered(lines_with_ranges(rows, x, y, color, tooltips, size=26), corruption_text(corruption))
+        panels.append(panel.properties(width=170, height=110 if is_many else 180))
     return Figure(
         name=f"{name}-severity",
         title="Accuracy over severity",
@@ -117,18 +118,20 @@ def accuracy_over_severity(results: Results, run: Run, name: str) -> Figure | No
 def relative_errors(results: Results, run: Run, name: str) -> Figure | None:
     """The error under each corruption relative to the first model's, and the mean of all."""
     names = models(run)
-    values: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for record in run.pick("corruption_error"):
-        model, _, corruption = record.case.partition(" ")
-        values[model, corruption].append(100 * record.value)
-    for record in run.pick("mce"):
-        values[record.case, MEAN].append(100 * record.value)
-    rows: list[Row] = []
-    for (model, corruption), found in values.items():
-        seen = spread(found)
-        if seen is not None and model != names[0]:
-            place = {"model": results.model(model), "corruption": corruption_text(corruption)}
-            rows.append(place | {"is_mean": corruption == MEAN} | seeds_row(seen, 1.0))
+    cases = [(*r.case.split(" ", 1), r.value) for r in run.pick("corruption_error")]
+    cases += [(r.case, MEAN, r.value) for r in run.pick("mce")]
+    rows = rows_over_seeds(
+        (
+            {
+                "model": results.model(model),
+                "corruption": corruption_text(corruption),
+                "is_mean": corruption == MEAN,
+            },
+            100 * value,
+        )
+        for model, corruption, value in cases
+        if model != names[0]
+    )
     if not rows:
         return None
     order = [corruption_text(c) for c in _by_family([row["corruption"].replace(" ", "_") for row in rows])]
@@ -139,14 +142,11 @@ def relative_errors(results: Results, run: Run, name: str) -> Figure | None:
     )
     scale = alt.Scale(zero=False, nice=True)
     bars = base.mark_rule(strokeWidth=2.2).encode(x=alt.X("low:Q", scale=scale), x2="high:Q")
-    tooltip = [
-        *tooltip_lines(("model", "model", ""), ("corruption", "corruption", "")),
-        *over_seeds_tooltip("error (%)"),
-    ]
+    tooltips = [tooltip("model"), tooltip("corruption"), *over_seeds_tooltip("error (%)")]
     points = base.mark_point(filled=True, opacity=1).encode(
         x=alt.X("value:Q", title=f"error relative to {results.model(names[0])} (%)", scale=scale),
         size=alt.condition("datum.is_mean", alt.value(130), alt.value(55)),
-        tooltip=tooltip,
+        tooltip=tooltips,
     )
     panel = layered([reference(100, "", channel="x"), bars, points], "").properties(height=alt.Step(20), width=420)
     others = " and ".join(dict.fromkeys(row["model"] for row in rows))
@@ -183,9 +183,9 @@ def reliability(results: Results, name: str) -> Figure | None:
     lines = base.mark_line(strokeWidth=1.3)
     biggest = max(row["count"] or 1 for row in rows)
     size = alt.Size("count:Q", legend=None, scale=alt.Scale(domain=[0, biggest], range=[12, 220]))
-    tooltip = tooltip_lines(("model", "model", ""), ("seed", "seed", "d"), ("confidence", "confidence (%)", ".4~g"))
-    tooltip += tooltip_lines(("value", "right (%)", ".4~g"), ("count", "predictions", ","))
-    points = base.mark_circle(fillOpacity=0.7).encode(size=size, tooltip=tooltip)
+    tooltips = [tooltip("model"), tooltip("seed", form="d"), tooltip("confidence", "confidence (%)", ".4~g")]
+    tooltips += [tooltip("value", "right (%)", ".4~g"), tooltip("count", "predictions", ",")]
+    points = base.mark_circle(fillOpacity=0.7).encode(size=size, tooltip=tooltips)
     spec = concat([layered([diagonal, lines, points], "")], pick="model", legend=domain)
     spec["usermeta"] |= {"aspect": 0.85, "widest": 460}
     return Figure(

@@ -4,10 +4,11 @@ from typing import Any
 
 import altair as alt
 
-from lazyneuron.pages.charts import Figure, Row, concat, inline, layered, rounded
+from lazyneuron.pages.axes import settings_axis
+from lazyneuron.pages.charts import Figure, Row, concat, inline, layered, rounded, tooltip
 from lazyneuron.pages.section import Part
-from lazyneuron.paper.results import Member, Results, by_family, differences, family, quality, spread
-from lazyneuron.paper.sweep_charts import density_by_setting, over_seeds_tooltip, reference, seeds_row, tooltip_lines
+from lazyneuron.paper.results import Member, Results, by_family, differences, family, quality
+from lazyneuron.paper.sweep_charts import density_by_setting, over_seeds_tooltip, reference, rows_over_seeds
 from lazyneuron.paper.topk import COST
 
 QUALITIES = {"accuracy": "held-out accuracy (%)", "loss": "held-out loss (nats)"}
@@ -69,25 +70,16 @@ def _rows(member: Member, values: dict[int, float], scale: float) -> list[Row]:
 
 def _panel(rows: list[Row], title: str, kind: str, zero: float | None) -> alt.LayerChart:
     """Points and their means; `zero` draws the line of no difference and the paper's."""
-    places = sorted({row["percent"] for row in rows})
-    means = []
-    for percent in places:
-        found = spread(row["value"] for row in rows if row["percent"] == percent)
-        assert found is not None
-        means.append({"percent": percent, "kind": kind} | seeds_row(found, 1.0))
-    axis = alt.Axis(values=places, format=".3~g", labelOverlap=True, grid=False)
-    x = alt.X("percent:Q", title="neurons kept (%)", scale=alt.Scale(type="log", nice=False, padding=12), axis=axis)
+    means = rows_over_seeds(({"percent": row["percent"], "kind": kind}, row["value"]) for row in rows)
+    x = settings_axis("percent", "neurons kept (%)", [row["percent"] for row in rows], ".3~g")
     y = alt.Y("value:Q", title=title, scale=alt.Scale(zero=False, nice=True))
     color = alt.Color("kind:N", legend=None, scale=alt.Scale(domain=["T5", "ViT"]))
-    at = tooltip_lines(("percent", "neurons kept (%)", ".3~g"))
+    at = [tooltip("percent", "neurons kept (%)", ".3~g")]
     line = alt.Chart(inline(means)).mark_line(strokeWidth=1.8, point=False)
     lines = line.encode(x=x, y=y, color=color, tooltip=[*at, *over_seeds_tooltip(title)])
-    tooltip = [*at, *tooltip_lines(("value", title, ".4~g"), ("seed", "seed", "d"), ("run", "run", ""))]
-    dots = (
-        alt.Chart(inline(rows))
-        .mark_point(size=40, filled=True, opacity=1)
-        .encode(x=x, y=y, color=color, tooltip=tooltip)
-    )
+    tooltips = [*at, tooltip("value", title, ".4~g"), tooltip("seed", form="d"), tooltip("run")]
+    dots = alt.Chart(inline(rows)).mark_point(size=40, filled=True, opacity=1)
+    dots = dots.encode(x=x, y=y, color=color, tooltip=tooltips)
     marks = [lines, dots]
     if zero is not None:
         marks = [reference(0, "dense"), reference(zero, "about the paper's", is_left=True), *marks]
