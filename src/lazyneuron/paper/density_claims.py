@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from lazyneuron.paper.claim import Claim, Records, Seen
+from lazyneuron.paper.runs import Training
 from lazyneuron.records.record import Record
 
 INITIAL_GAP = 0.05
@@ -117,3 +118,11 @@ def sparsity_emerges(run: str, name: str, text: str, where: str, on: str = "", s
         see=see,
         at_most=SPARSER_FACTOR,
     )
+
+
+def sparsity_emerges_in(
+    runs: Sequence[Training], name: str, text: str, where: str, on: Sequence[str] = ()
+) -> tuple[Claim, ...]:
+    """That sparsity emerges in each of these trainings; `on` names them for people."""
+    names = on or [""] * len(runs)
+    return tuple(sparsity_emerges(run.name, name, text, where, n) for run, n in zip(runs, names, strict=True))

@@ -248,4 +248,4 @@ def execute(run: Run, path: Path, seed: int, options: Options, report: Callable[
 
     if run.num_threads is None:
         torch.set_num_threads(num_cores() if run.is_timed else options.threads_per_run)
-    run.execute(path, seed, cache_folder(), device=options.device, sharded=options.shard, report=report)
+    run.execute(path, seed, cache_folder(), report, options.device or "", options.shard)

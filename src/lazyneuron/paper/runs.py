@@ -74,6 +74,11 @@ class ImageTask:
 
 
 Task = T5Task | ImageTask
+Report = Callable[[Progress], None]
+
+
+def silent(progress: Progress) -> None:
+    """Show nothing."""
 
 
 class Run(ABC):
@@ -98,16 +103,9 @@ class Run(ABC):
 
     @abstractmethod
     def execute(
-        self,
-        path: Path,
-        seed: int,
-        cache: Path,
-        *,
-        device: str | None = None,
-        sharded: bool = False,
-        report: Callable[[Progress], None] = lambda progress: None,
+        self, path: Path, seed: int, cache: Path, report: Report = silent, device: str = "", sharded: bool = False
     ) -> None:
-        """Carry it out in the folder `path`, from where it was left; tokenized text is kept in `cache`."""
+        """Carry it out in the folder `path`, from where it was left; `cache` keeps tokenized text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,21 +166,14 @@ class Training(Run):
         return change(self)
 
     def execute(
-        self,
-        path: Path,
-        seed: int,
-        cache: Path,
-        *,
-        device: str | None = None,
-        sharded: bool = False,
-        report: Callable[[Progress], None] = lambda progress: None,
+        self, path: Path, seed: int, cache: Path, report: Report = silent, device: str = "", sharded: bool = False
     ) -> None:
         from lazyneuron.paper.task import load_batches
         from lazyneuron.training.loop import train
 
         batches = load_batches(self, seed, cache)
         folder = RunFolder(path, run_config(self, seed, batches.fingerprint))
-        train(self, folder, batches, seed=seed, device=device, sharded=sharded, report=report)
+        train(self, folder, batches, seed=seed, device=device or None, sharded=sharded, report=report)
 
 
 def folder_name(run: str, seed: int) -> str:

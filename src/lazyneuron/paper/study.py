@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lazyneuron.enforce.enforce import enforce
 from lazyneuron.errors import UsageError
 from lazyneuron.paper.progress import Progress
-from lazyneuron.paper.runs import Run, Training, folder_name, run_config
+from lazyneuron.paper.runs import Report, Run, Training, folder_name, run_config, silent
 from lazyneuron.paper.task import Batches, build_model, forward, load_batches
 from lazyneuron.records.folder import RunFolder
 from lazyneuron.records.record import Record, Source, device_name
@@ -60,14 +60,7 @@ class Study(Run):
         return replace(self, of=tuple(map(change, self.of)))
 
     def execute(
-        self,
-        path: Path,
-        seed: int,
-        cache: Path,
-        *,
-        device: str | None = None,
-        sharded: bool = False,
-        report: Callable[[Progress], None] = lambda progress: None,
+        self, path: Path, seed: int, cache: Path, report: Report = silent, device: str = "", sharded: bool = False
     ) -> None:
         """Write the study's records; an unfinished one begins again, one that is done is left alone.
 

@@ -2,23 +2,19 @@
 
 from dataclasses import replace
 
-from lazyneuron.paper import density_claims as density
 from lazyneuron.paper.ablations import ACTIVATION, FIG5A, FIG5B, FIG5C, MIXER, MLP, OPTIMIZERS
 from lazyneuron.paper.claim import Claim
 from lazyneuron.paper.comparison import QUALITY_GAP, comparison, difference, tested
+from lazyneuron.paper.density_claims import half_active_at_start, sparsity_emerges, sparsity_emerges_in
 from lazyneuron.paper.options import Scale
 from lazyneuron.paper.recipe import Recipe
-from lazyneuron.paper.runs import Training
 from lazyneuron.paper.trainings import image_task, longer, mlp_training, t5, varied, vit
 
 RANDOM_LABELS = (0.5, 0.7, 1.0)
 
 
 def fig5a(scale: Scale) -> Recipe:
-    """Figure 5a. Reported: sparse with 50, 70 and 100 % of the labels random too.
-
-    Costs three trainings of ViT, and the last once more with twice the steps.
-    """
+    """Costs three trainings of ViT, and the last once more with twice the steps."""
     run = vit(scale)
     noisy = [varied(run, f"labels{100 * share:.0f}", random_labels=share) for share in RANDOM_LABELS]
     noisy.append(longer(noisy[-1]))
@@ -26,107 +22,76 @@ def fig5a(scale: Scale) -> Recipe:
     return Recipe(
         experiment=FIG5A,
         runs=(run, *noisy),
-        claims=tuple(
-            density.sparsity_emerges(
-                one.name, "random-labels", "Sparsity emerges with random labels.", "Fig. 5a", on=name
-            )
-            for one, name in zip(noisy, names, strict=True)
-        ),
+        claims=sparsity_emerges_in(noisy, "random-labels", "Sparsity emerges with random labels.", "Fig. 5a", on=names),
         setting="labels",
         settings=("true", *names),
     )
 
 
 def fig5b(scale: Scale) -> Recipe:
-    """Figure 5b. Reported: sparse on images of i.i.d. uniform pixels too.
-
-    Costs one training of ViT, and one of twice the steps.
-    """
+    """Costs one training of ViT, and one with twice the steps."""
     run = vit(scale)
     noise = varied(run, "pixels", pixels="random")
+    runs = (noise, longer(noise))
     return Recipe(
         experiment=FIG5B,
-        runs=(run, noise, longer(noise)),
-        claims=tuple(
-            density.sparsity_emerges(one.name, "random-images", "Sparsity emerges on random images.", "Fig. 5b")
-            for one in (noise, longer(noise))
-        ),
+        runs=(run, *runs),
+        claims=sparsity_emerges_in(runs, "random-images", "Sparsity emerges on random images.", "Fig. 5b"),
         setting="images",
         settings=("true", "random pixels", "random pixels, twice the steps"),
     )
 
 
 def fig5c(scale: Scale) -> Recipe:
-    """Figure 5c. Reported: sparse on random images and labels, none seen twice.
-
-    Costs one training of ViT, and one of twice the steps.
-    """
+    """Costs one training of ViT, and one with twice the steps."""
     run = vit(scale)
     fresh = varied(run, "infinite", pixels="fresh")
+    runs = (fresh, longer(fresh))
     return Recipe(
         experiment=FIG5C,
-        runs=(run, fresh, longer(fresh)),
-        claims=tuple(
-            density.sparsity_emerges(one.name, "infinite-data", "Sparsity emerges on infinite random data.", "Fig. 5c")
-            for one in (fresh, longer(fresh))
-        ),
+        runs=(run, *runs),
+        claims=sparsity_emerges_in(runs, "infinite-data", "Sparsity emerges on infinite random data.", "Fig. 5c"),
         setting="data",
         settings=("true", "fresh random images and labels", "the same, twice the steps"),
     )
 
 
-def mixer_training(scale: Scale) -> Training:
-    """MLP-Mixer where ViT is; at paper scale Mixer-B/16 on ImageNet-1k, 300 epochs.
-
-    There the original has mixup, RandAugment and stochastic depth, which are not here.
-    """
-    run = vit(scale)
-    task = replace(image_task(run), model="mixer", size="mixer-b16" if scale == "paper" else "mixer-tiny")
-    if scale == "paper":
-        return replace(run, name="mixer", task=task, num_steps=375_000, weight_decay=0.1)
-    return replace(run, name="mixer", task=task)
-
-
 def mixer(scale: Scale) -> Recipe:
-    """Appendix B. Reported: sparsity emerges in the MLP-Mixer too. Costs one training."""
-    run = mixer_training(scale)
+    """Costs one training: at paper scale Mixer-B/16 on ImageNet-1k, 300 epochs.
+
+    The original also uses mixup, RandAugment and stochastic depth, which are not implemented here.
+    """
+    image = vit(scale)
+    task = replace(image_task(image), model="mixer", size="mixer-b16" if scale == "paper" else "mixer-tiny")
+    long = {"num_steps": 375_000, "weight_decay": 0.1} if scale == "paper" else {}
+    run = replace(image, name="mixer", task=task, **long)
+    claim = ("mixer", "mixer-sparse", "Sparsity emerges in the MLP-Mixer.", "Appendix B")
+    channels = sparsity_emerges(*claim, on="mixer, MLPs over channels", sites="channel")
     return Recipe(
         experiment=MIXER,
         runs=(run,),
-        claims=(
-            density.half_active_at_start("mixer"),
-            *(
-                density.sparsity_emerges(
-                    "mixer", "mixer-sparse", "Sparsity emerges in the MLP-Mixer.", "Appendix B", **which
-                )
-                for which in ({}, {"on": "mixer, MLPs over channels", "sites": "channel"})
-            ),
-        ),
+        claims=(half_active_at_start("mixer"), sparsity_emerges(*claim), channels),
         setting="model",
         settings=("MLP-Mixer",),
     )
 
 
 def mlp(scale: Scale) -> Recipe:
-    """Appendix B. Reported: sparsity emerges in a 2-layer MLP too. Costs one short training."""
-    run = mlp_training(scale)
+    """Costs one short training."""
+    emerges = sparsity_emerges("mlp", "mlp-sparse", "Sparsity emerges in the 2-layer MLP.", "Appendix B")
     return Recipe(
         experiment=MLP,
-        runs=(run,),
-        claims=(
-            density.half_active_at_start("mlp"),
-            density.sparsity_emerges("mlp", "mlp-sparse", "Sparsity emerges in the 2-layer MLP.", "Appendix B"),
-        ),
+        runs=(mlp_training(scale),),
+        claims=(half_active_at_start("mlp"), emerges),
         setting="model",
         settings=("2-layer MLP",),
     )
 
 
 def optimizers(scale: Scale) -> Recipe:
-    """Appendix B. Reported: sparsity emerges with other optimizers too.
+    """Costs three trainings of ViT, and SGD's once more with twice the steps.
 
-    Costs three trainings of ViT, and SGD's once more with twice the steps; Adam's is the shared one where that has no
-    weight decay.
+    Adam's is the shared one where that has no weight decay.
     """
     run = vit(scale)
     adam = varied(run, "adam", weight_decay=0.0) if run.weight_decay else run
@@ -138,11 +103,8 @@ def optimizers(scale: Scale) -> Recipe:
     return Recipe(
         experiment=OPTIMIZERS,
         runs=runs,
-        claims=tuple(
-            density.sparsity_emerges(
-                one.name, "any-optimizer", "Sparsity emerges with any optimizer.", "Appendix B", on=name
-            )
-            for one, name in zip(runs, names, strict=True)
+        claims=sparsity_emerges_in(
+            runs, "any-optimizer", "Sparsity emerges with any optimizer.", "Appendix B", on=names
         ),
         setting="optimizer",
         settings=names,
@@ -150,13 +112,13 @@ def optimizers(scale: Scale) -> Recipe:
 
 
 def activation(scale: Scale) -> Recipe:
-    """Section 2. Reported: ReLU in ViT gives 47.58 % on ImageNet-21k, GELU 47.78 %. Costs a GELU training of each."""
-    text, image = t5(scale), vit(scale)
-    gelus = (varied(text, "gelu", hidden_act="gelu"), varied(image, "gelu", hidden_act="gelu"))
+    """Costs a training with GELU of ViT and of T5."""
+    image, text = vit(scale), t5(scale)
+    image_gelu, text_gelu = (varied(run, "gelu", hidden_act="gelu") for run in (image, text))
     return Recipe(
         experiment=ACTIVATION,
-        runs=(image, gelus[1], text, gelus[0]),
-        claims=tuple(relu_costs_little(run.name, gelu.name) for run, gelu in ((image, gelus[1]), (text, gelus[0]))),
+        runs=(image, image_gelu, text, text_gelu),
+        claims=(relu_costs_little(image.name, image_gelu.name), relu_costs_little(text.name, text_gelu.name)),
         setting="activation",
         settings=("ViT, ReLU", "ViT, GELU", "T5, ReLU", "T5, GELU"),
     )

@@ -14,10 +14,7 @@ SPLIT_GAP = 0.10
 
 
 def fig1(scale: Scale) -> Recipe:
-    """Figure 1. Reported: about 50 % at initialisation, 2.7 % on average after training (1.1 to 12.0 % by layer).
-
-    Costs one training, and one of twice the steps for where the first stays denser than the paper's.
-    """
+    """Costs one training of T5, and one with twice the steps in case the first stays denser than the paper's."""
     run = t5(scale)
     runs = (run, longer(run))
     return Recipe(
@@ -34,10 +31,7 @@ def fig1(scale: Scale) -> Recipe:
 
 
 def fig2a(scale: Scale) -> Recipe:
-    """Figure 2a. Reported: sparse in every layer of T5's two stacks and of ViT; first and last layers denser.
-
-    Costs fig1's first training, one of ViT, and one of twice its steps.
-    """
+    """Costs fig1's first training, one of ViT, and one with twice its steps."""
     runs = (t5(scale), vit(scale), longer(vit(scale)))
     vits = ("vit", "vit-long")
     return Recipe(
@@ -56,7 +50,7 @@ def fig2a(scale: Scale) -> Recipe:
 
 
 def fig2b(scale: Scale) -> Recipe:
-    """Figure 2b. Reported: densities on training and on evaluation data align closely. Costs nothing beside fig2a."""
+    """Costs nothing beside fig2a."""
     return Recipe(
         experiment=FIG2B,
         runs=(t5(scale), vit(scale)),

@@ -16,9 +16,7 @@ _NUM_TOKENS = {"smoke": 2_000}
 
 
 def fig3(scale: Scale) -> Recipe:
-    """Figure 3. Reported: in the first encoder layer of T5-Base a few neurons fire about half of the time, 93.5 % less
-    than a tenth of it, and none never, over 800 x 512 tokens. Costs a minute beside fig1.
-    """
+    """Costs a minute beside fig1."""
     run = Firing(name="firing", of=(t5(scale),), num_tokens=_NUM_TOKENS.get(scale, 400_000))
     return Recipe(experiment=FIG3, runs=(run,), claims=(no_neuron_dead(run.name), most_fire_seldom(run.name)))
 

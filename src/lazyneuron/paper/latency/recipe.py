@@ -13,10 +13,10 @@ from lazyneuron.records.record import Record
 
 
 def latency(scale: Scale) -> Recipe:
-    """Section 4. Reported: unbatched decoding gains, larger models more; T5-11B 10 % less time a token at k <= 128.
+    """Costs minutes; the timing runs alone.
 
-    Here the decoders of T5's sizes with random weights, dense against Top-k exploited without loss, and what skipping
-    does to the outputs of trained models. Costs minutes; the timing runs alone.
+    Decoders of T5's sizes with random weights, dense against Top-k exploited without loss, and what skipping inactive
+    neurons changes in the outputs of trained models.
     """
     sizes = {"smoke": ("small",), "quick": ("small", "base")}.get(scale, ("small", "base", "large"))
     budgets = {"smoke": (32, 512)}.get(scale, (32, 128, 512, 2048))

@@ -19,10 +19,7 @@ _VIT_SIZES = {"paper": ("vit-s16", "vit-b16", "vit-l16")}
 
 
 def fig2c(scale: Scale) -> Recipe:
-    """Figure 2c. Reported: ImageNet-21k and -1k give much the same density, so the scale of the data matters little.
-
-    Here all of one data set against a tenth of its images, and against half of its classes. Costs two trainings of ViT.
-    """
+    """All images against a tenth of them and against half of the classes. Costs two trainings of ViT."""
     run = vit(scale)
     fewer = (varied(run, "tenth", data_share=0.1), varied(run, "half-classes", class_share=0.5))
     settings = ("all", "a tenth of the images", "half of the classes")
@@ -39,10 +36,9 @@ def fig2c(scale: Scale) -> Recipe:
 
 
 def fig2d_f(scale: Scale) -> Recipe:
-    """Figure 2d to f. Reported: T5 and ViT of all sizes are sparse, larger ones tend to be sparser.
+    """Costs a smaller and a larger training each of T5 and ViT (and ViT's middle size where the shared one is wider).
 
-    Costs a smaller and a larger training each of T5 and ViT (and ViT's middle size where the shared one is wider). The
-    paper's T5-3B wants model parallelism, which is not here.
+    The paper's T5-3B needs model parallelism, which is not implemented here.
     """
     text, image = t5(scale), vit(scale)
     t5_sizes = _T5_SIZES.get(scale, ("micro", "tiny", "mini"))
@@ -55,10 +51,7 @@ def fig2d_f(scale: Scale) -> Recipe:
         experiment=FIG2DEF,
         runs=runs,
         claims=(
-            *(
-                density.sparsity_emerges(run.name, "every-size-sparse", "Every size grows sparse.", "Fig. 2d-f")
-                for run in runs
-            ),
+            *density.sparsity_emerges_in(runs, "every-size-sparse", "Every size grows sparse.", "Fig. 2d-f"),
             larger_sparser(of_t5[0].name, of_t5[-1].name),
             larger_sparser(of_vit[0].name, of_vit[-1].name),
         ),
@@ -68,10 +61,7 @@ def fig2d_f(scale: Scale) -> Recipe:
 
 
 def fig4a(scale: Scale) -> Recipe:
-    """Figure 4a. Reported: deeper is sparser; the middle layers of a T5 of 32 layers are below 1 %.
-
-    Costs two trainings of T5, two and three times as deep as the shared one.
-    """
+    """Costs two trainings of T5, two and three times as deep as the shared one."""
     run = t5(scale)
     depths = {"smoke": (3, 4), "paper": (12, 24, 32)}.get(scale, (3, 6, 9))
     runs = [run, *(varied(run, f"layers{depth}", num_layers=depth) for depth in depths[1:])]
@@ -85,10 +75,7 @@ def fig4a(scale: Scale) -> Recipe:
 
 
 def fig4bc(scale: Scale) -> Recipe:
-    """Figure 4b, c. Reported: the wider the MLPs, the lower the fraction of active neurons and the higher their number.
-
-    Costs two trainings of T5, a quarter and four times as wide as the shared one.
-    """
+    """Costs two trainings of T5, a quarter and four times as wide as the shared one."""
     run = t5(scale)
     width = {"paper": 3072}.get(scale, 512)
     widths = {"smoke": (width // 4, width)}.get(scale, (width // 4, width, 4 * width))

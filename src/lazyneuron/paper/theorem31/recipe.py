@@ -11,10 +11,7 @@ _DRAWS = {"smoke": (12_000, 8), "quick": (150_000, 256), "laptop": (1_000_000, 2
 
 
 def theorem31(scale: Scale) -> Recipe:
-    """Theorem 3.1 by Monte Carlo, and at step 0 of a 2-layer MLP, a ViT and a T5 (at most quick's shapes).
-
-    Costs a minute at quick, five at laptop.
-    """
+    """By Monte Carlo, and at step 0 of an MLP, a ViT and a T5 (at most quick's shapes). Costs a minute; laptop five."""
     num_draws, num_initialisations = _DRAWS[scale]
     shapes: Scale = "smoke" if scale == "smoke" else "quick"
     networks = (mlp_training(shapes), vit(shapes), t5(shapes))

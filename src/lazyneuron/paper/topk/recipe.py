@@ -14,10 +14,7 @@ _REPORTED = {dense: f"about {-COST / 100:.3f} ({k})" for dense, k in (("t5", "k 
 
 
 def topk_accuracy(scale: Scale) -> Recipe:
-    """Section 4. Reported: k = 128 (T5) and 256 (ViT) of 3,072 do as well as dense, within about 0.3 %.
-
-    Costs four trainings each of T5 and ViT, and four short ones that check k = d_ff.
-    """
+    """Costs four trainings each of T5 and ViT, and four short ones that check k = d_ff."""
     densities = DENSITIES.get(scale, _DENSITIES)
     families = [(run, [with_topk(run, density) for density in densities]) for run in (t5(scale), vit(scale))]
     short = [varied(run, "short", num_steps=min(100, run.num_steps)) for run in (t5(scale), vit(scale))]
