@@ -87,6 +87,25 @@ def test_a_missing_extra_is_one_line(module, words, line):
     assert (done.returncode, done.stderr, done.stdout) == (2, f"lazyneuron: {line}\n", "")
 
 
+RUN = """
+from pathlib import Path
+from lazyneuron.paper.options import Options
+from lazyneuron.paper.registry import find_recipes
+from lazyneuron.paper.run import execute
+
+run = find_recipes(["fig2b"], "smoke")[0].runs[1]
+try:
+    execute(run, Path(sys.argv[1]), 0, Options(scale="smoke"), lambda progress: None)
+except Exception as error:
+    print(error)
+"""
+
+
+def test_a_run_of_the_paper_names_its_extra(tmp_path):
+    done = run_without(["accelerate"], RUN, str(tmp_path))
+    assert done.stdout == "reproduce needs accelerate: pip install 'lazyneuron[paper]'\n", done.stderr
+
+
 def test_other_missing_modules_are_not_explained():
     with pytest.raises(ModuleNotFoundError, match="no_such_module"), explained_imports("x"):
         import no_such_module  # noqa: F401  # pyright: ignore[reportMissingImports]

@@ -9,8 +9,7 @@ from typing import Any
 from rich.console import Console
 from torch import nn
 
-from lazyneuron.cli.measure_run import failed
-from lazyneuron.cli.measure_terminal import counting_bar
+from lazyneuron.cli.loading import failed, progress
 from lazyneuron.enforce.enforce import enforce, enforced
 from lazyneuron.enforce.selection import TopK
 from lazyneuron.errors import LazyneuronError, StoppedError
@@ -24,7 +23,6 @@ from lazyneuron.training.model_quality import Evaluation, Scored
 from lazyneuron.training.stop import stop_signals
 
 _SECONDS_BETWEEN_CHECKPOINTS = 60.0
-_SECONDS_BETWEEN_LINES = 20.0
 
 
 ASKED = "asked"
@@ -66,9 +64,8 @@ class Judge:
         if (state := self.folder.load_checkpoint(name=stage)) is not None:
             found.load_state(state["evaluation"])
             number, self.seen = state["step"], state["seen"]
-        with stop_signals() as stops, counting_bar(self.console, "tokens") as bar:
-            task = bar.add_task(doing, total=limit)
-            saved = told = time.monotonic()
+        with stop_signals() as stops, progress(self.console, doing, "tokens", limit) as report:
+            saved = time.monotonic()
             for at, batch in enumerate(self.data.evaluation()):
                 if at < number:
                     continue
@@ -81,11 +78,8 @@ class Judge:
                 except Exception as error:
                     raise failed(self.loaded, error) from error
                 number, self.seen = at + 1, self.seen + _num_inputs(batch)
-                bar.update(task, completed=min(self.seen, limit))
+                report(self.seen)
                 now = time.monotonic()
-                if not self.console.is_terminal and now - told > _SECONDS_BETWEEN_LINES and self.seen < limit:
-                    told = now
-                    self.console.print(f"{doing} {self.seen:,}/{limit:,}", highlight=False, soft_wrap=True)
                 if now - saved > _SECONDS_BETWEEN_CHECKPOINTS:
                     saved = now
                     self._checkpoint(found, number, stage)

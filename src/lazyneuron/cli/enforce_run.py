@@ -11,8 +11,7 @@ from rich.console import Console
 
 from lazyneuron.cli.enforce import Enforce
 from lazyneuron.cli.enforce_judge import ASKED, Judge, Key
-from lazyneuron.cli.loading import config_of, failed, line_printer, loaded_on_device, sites_of
-from lazyneuron.cli.measure_terminal import counting_bar
+from lazyneuron.cli.loading import config_of, failed, loaded_on_device, progress, sites_of
 from lazyneuron.enforce.enforce import assigned, enforce, enforced, release
 from lazyneuron.enforce.relufy import relufy
 from lazyneuron.enforce.saved import restore
@@ -200,19 +199,14 @@ def _train(
     case: str,
 ) -> None:
     """Fine-tune `taught` beside its original, `loaded`; what was in force is so afterwards, annealed or not."""
-    how, show = finetuning_of(command) or Finetuning(), line_printer(console)
+    how = finetuning_of(command) or Finetuning()
     doing = "fine-tuning" if case == "finetuning" else "fine-tuning the control"
     written = enforced(taught.model)
     if command.anneal and written:
         enforce(taught.model, {name: _annealed(entry, how.num_steps) for name, entry in written.items()})
-    with counting_bar(console, "steps") as bar:
-        task = bar.add_task(doing, total=how.num_steps)
-
-        def report(step: int, loss: float) -> None:
-            bar.update(task, completed=step, description=f"{doing}, loss {loss:.3f}")
-            show(f"{doing}, step {step:,}/{how.num_steps:,}, loss {loss:.3f}")
-
-        settings: dict[str, Any] = {"original": loaded.model, "source": source, "case": case, "report": report}
+    with progress(console, doing, "steps", how.num_steps) as show:
+        settings: dict[str, Any] = {"original": loaded.model, "source": source, "case": case}
+        settings["report"] = lambda step, loss: show(step, f", loss {loss:.3f}")
         try:
             finetune(taught.model, data.training, how, folder, sites=sites, **settings)
         except LazyneuronError:

@@ -17,20 +17,12 @@ from lazyneuron.measure import watch
 from lazyneuron.sites import Site
 
 
-@dataclass(frozen=True)
-class Prompt:
-    """The inputs of a prompt, one row."""
-
-    inputs: dict[str, Tensor]
-
-    @classmethod
-    def of(cls, loaded: Loaded, text: str) -> "Prompt":
-        """Tokenized as the model's tokenizer does by itself."""
-        found = loaded.tokenizer(text, return_tensors="pt")
-        if not found["input_ids"].numel():
-            raise UsageError(f"the tokenizer turns the prompt {text!r} into no token: give another")
-        names = ("input_ids", "attention_mask")
-        return cls({name: found[name] for name in names if name in found})
+def tokenized(loaded: Loaded, prompt: str) -> dict[str, Tensor]:
+    """The model's inputs for a prompt, one row, as its tokenizer makes them by default."""
+    found = loaded.tokenizer(prompt, return_tensors="pt")
+    if not found["input_ids"].numel():
+        raise UsageError(f"the tokenizer turns the prompt {prompt!r} into no token: give another")
+    return {name: found[name] for name in ("input_ids", "attention_mask") if name in found}
 
 
 @dataclass(frozen=True)
@@ -76,7 +68,7 @@ class _Stream:
 
 
 def generated(
-    loaded: Loaded, prompt: Prompt, how: Mapping[str, Any], report: Callable[[Sequence[int]], None]
+    loaded: Loaded, prompt: Mapping[str, Tensor], how: Mapping[str, Any], report: Callable[[Sequence[int]], None]
 ) -> Generated:
     """The prompt continued by the model's own `generate`; `report` receives the ids so far after each token."""
     stream = _Stream(report)
@@ -86,7 +78,7 @@ def generated(
     more = {"pad_token_id": end[0] if isinstance(end, list) else end} if pad is None and end is not None else {}
     try:
         with torch.inference_mode():
-            model.generate(**prompt.inputs, **how, **more, streamer=stream, num_beams=1, use_cache=True)
+            model.generate(**prompt, **how, **more, streamer=stream, num_beams=1, use_cache=True)
     except (RuntimeError, IndexError, ValueError, TypeError) as error:
         raise failed(loaded, error) from error
     if len(stream.step_ms) < 1:
@@ -95,11 +87,11 @@ def generated(
 
 
 def density_of(
-    loaded: Loaded, prompt: Prompt, how: Mapping[str, Any], choice: str, display: ContinuationDisplay
+    loaded: Loaded, prompt: Mapping[str, Tensor], how: Mapping[str, Any], choice: str, display: ContinuationDisplay
 ) -> tuple[dict[str, float], list[Site]]:
     """Density of each MLP over the prompt and its dense continuation, displayed as it is counted; and the sites."""
     model: Any = loaded.model
-    first = dict(prompt.inputs)
+    first = dict(prompt)
     if getattr(model.config, "is_encoder_decoder", False):
         first["decoder_input_ids"] = first["input_ids"][:, :1]
     sites = sites_of(loaded, first, choice)

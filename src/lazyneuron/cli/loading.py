@@ -1,12 +1,14 @@
-"""What the commands that load a user's model share: its sites, its failures, and the config of its result folder."""
+"""Shared by commands that load a user's model: its sites and failures, its result folder's config, the progress bar."""
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
@@ -104,14 +106,21 @@ def _fingerprint(loaded: Loaded, first: Inputs) -> str:
     return found.hexdigest()[:16]
 
 
-def line_printer(console: Console) -> Callable[[str], None]:
-    """Prints a line of progress at most every 20 seconds, and none in a terminal, which shows a bar."""
+@contextmanager
+def progress(console: Console, doing: str, unit: str, total: int) -> Iterator[Callable[..., None]]:
+    """`report(done, note="")` moves a bar in a terminal; elsewhere it prints a line at most every 20 seconds."""
+    columns = (TextColumn("[bold]{task.description}"), BarColumn(bar_width=24))
+    count = TextColumn("{task.completed:,.0f}/{task.total:,.0f} " + unit)
+    times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
     printed = time.monotonic()
 
-    def show(line: str) -> None:
+    def report(done: int, note: str = "") -> None:
         nonlocal printed
-        if not console.is_terminal and time.monotonic() - printed > _SECONDS_BETWEEN_LINES:
+        bar.update(task, completed=min(done, total), description=doing + note)
+        if not console.is_terminal and time.monotonic() - printed > _SECONDS_BETWEEN_LINES and done < total:
             printed = time.monotonic()
-            console.print(line, highlight=False, soft_wrap=True)
+            console.print(f"{doing}{note}: {done:,}/{total:,} {unit}", highlight=False, soft_wrap=True)
 
-    return show
+    with Progress(*columns, count, *times, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(doing, total=total)
+        yield report

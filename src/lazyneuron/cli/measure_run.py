@@ -10,9 +10,8 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from lazyneuron.cli.loading import config_of, failed, line_printer, loaded_on_device, sites_of
+from lazyneuron.cli.loading import config_of, failed, loaded_on_device, progress, sites_of
 from lazyneuron.cli.measure import Measure
-from lazyneuron.cli.measure_terminal import counting_bar
 from lazyneuron.errors import LazyneuronError, StoppedError
 from lazyneuron.load.batches import Inputs, batches
 from lazyneuron.load.models import Loaded, forward_arguments, short_name
@@ -100,21 +99,18 @@ def _run(
         num_batches = state["step"]
         folder.log(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} resumed after {num_batches} batches")
     extra = _savings(loaded)
-    with stop_signals() as stops, counting_bar(console, "tokens") as bar, torch.inference_mode(), probe:
-        task = bar.add_task(short_name(command.model)[-30:], total=command.tokens)
-        saved, show = time.monotonic(), line_printer(console)
+    bar = progress(console, short_name(command.model)[-30:], "tokens", command.tokens)
+    with stop_signals() as stops, bar as report, torch.inference_mode(), probe:
+        saved = time.monotonic()
         for batch in itertools.islice(data, num_batches, None):
-            seen = max(probe.num_tokens.values())
-            if seen >= command.tokens or stops:
+            if max(probe.num_tokens.values()) >= command.tokens or stops:
                 break
             try:
                 _call(loaded, batch, extra)
             except Exception as error:
                 raise failed(loaded, error) from error
             num_batches += 1
-            seen = max(probe.num_tokens.values())
-            bar.update(task, completed=min(seen, command.tokens))
-            show(f"{command.model} {seen:,}/{command.tokens:,} tokens")
+            report(max(probe.num_tokens.values()))
             if time.monotonic() - saved > _SECONDS_BETWEEN_CHECKPOINTS:
                 saved = time.monotonic()
                 folder.save_checkpoint(num_batches, {"counts": probe.state()}, keep=1)

@@ -1,11 +1,8 @@
-"""What `lazyneuron measure` shows in a terminal: a bar while it runs, then one line per site."""
+"""What `lazyneuron measure` prints: one line per site, or JSON."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from lazyneuron.records.record import Record
 from lazyneuron.records.table import Column, Table, percent
@@ -21,20 +18,6 @@ _MEASURED = [
     ("class\n%", "density_class_token", None, percent()),
     ("patch\n%", "density_patches", None, percent()),
 ]
-
-
-def counting_bar(console: Console, unit: str) -> Progress:
-    """A bar that counts what is called `unit`, shown in a terminal only."""
-    return Progress(
-        TextColumn("[bold]{task.description}"),
-        BarColumn(bar_width=24),
-        TextColumn("{task.completed:,.0f}/{task.total:,.0f} " + unit),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )
 
 
 def measured_table(sites: Sequence[Site], records: Sequence[Record]) -> Table:

@@ -14,7 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
-from lazyneuron.errors import LazyneuronError, StoppedError, UsageError
+from lazyneuron.errors import LazyneuronError, StoppedError, UsageError, explained_imports
 from lazyneuron.paper.jobs import Job, jobs_of, next_job, say_costs
 from lazyneuron.paper.options import Options, num_cores
 from lazyneuron.paper.progress import Display, Progress
@@ -242,6 +242,7 @@ def _work(job: Job, path: Path, options: Options, messages: Any) -> None:
     messages.put(ended)
 
 
+@explained_imports("reproduce", extra="paper")
 def execute(run: Run, path: Path, seed: int, options: Options, report: Callable[[Progress], None]) -> None:
     """Carry out one run in this process, in the folder `path`, from where it was left."""
     import torch
