@@ -24,6 +24,8 @@ def test_counts_are_logarithmic_from_one_on(last: int, ticks: list[int]) -> None
     axis = axes.count_axis("step", "training step", last).to_dict()
     assert axis["scale"] == {"type": "symlog", "constant": 1, "domain": [0, last], "nice": False}
     assert axis["axis"]["values"] == ticks
+    assert "format" not in axis["axis"], "one format for all ticks would write 1, 10 and 1k as 0k, 0k and 1k"
+    assert "'~s'" in axis["axis"]["labelExpr"]
 
 
 def test_settings_have_a_tick_each_and_values_round_ones() -> None:

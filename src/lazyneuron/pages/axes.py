@@ -50,7 +50,8 @@ def count_axis(field: str, title: str, last: float) -> alt.X:
     """Counts from 0 to `last`, such as training steps: logarithmic from 1 on."""
     digits = (1, 3) if last < 1000 else (1,)
     ticks = [0, *(digit * 10**power for power in range(len(str(int(last)))) for digit in digits)]
-    axis = alt.Axis(values=[tick for tick in ticks if tick <= last], format="~s", labelOverlap=True, grid=False)
+    label = "format(datum.value, '~s')"
+    axis = alt.Axis(values=[tick for tick in ticks if tick <= last], labelExpr=label, labelOverlap=True, grid=False)
     scale = alt.Scale(type="symlog", constant=1, domain=[0, last], nice=False)
     return alt.X(f"{field}:Q", title=title, scale=scale, axis=axis)
 

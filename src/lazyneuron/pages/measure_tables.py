@@ -27,7 +27,7 @@ _TERMS = {
     _ABOVE: "Above 1\u00a0% of top: share of the neurons above 1\u00a0% of the token's largest.",
     _POSITIVE: "Positive: share of the neurons above zero; without a gate, these are the neurons that ReLU would keep.",
     _OVERLAP: "Overlap: of the neurons active in either of two neighbouring tokens, the share in both.",
-    _RANGE: "Range: the least and the most with their layers, for the share of energy where nearly all are active.",
+    _RANGE: "Range: the least and the most, with the layer; of the energy's share where nearly all neurons are active.",
     "class\ntoken": "Class token, patches: the density there.",
 }
 _MEANS = {
