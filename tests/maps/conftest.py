@@ -1,0 +1,5 @@
+"""The small models of the tests of selections."""
+
+from tests.enforce.conftest import stack, x
+
+__all__ = ["stack", "x"]
