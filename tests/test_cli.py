@@ -184,7 +184,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(smoke, command, tmp_path):
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert errors.strip() == "lazyneuron: stopped; what was done is saved. The same command goes on from there"
+    assert errors.strip() == "lazyneuron: stopped; finished work is saved. The same command resumes from there"
     saved = {file.parent.name for file in tmp_path.glob("out/*/checkpoint-*")}
     assert saved
     done = command(*words)

@@ -150,7 +150,7 @@ def test_a_child_stopped_from_outside_is_a_failure_and_not_done(small_vit, tmp_p
     stopper.start()
     failures = _run_all([Job(run, 0, "")], tmp_path, Options(device="cpu"), Console(quiet=True))
     stopper.join()
-    assert [str(failure) for failure in failures] == ["vit-seed0 was stopped from outside: run again to go on"]
+    assert [str(failure) for failure in failures] == ["vit-seed0 was stopped from outside: run again to resume"]
     assert not RunFolder(tmp_path / "vit-seed0").is_done()
     assert judge_folder(tmp_path) == []
 

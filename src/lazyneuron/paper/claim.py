@@ -1,4 +1,4 @@
-"""One claim of the paper: a checkable sentence, and how the records of some runs judge it over seeds."""
+"""Claims: a checkable sentence of the paper, and how the records of runs decide it over seeds."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ Records = Mapping[str, Sequence[Record]]
 
 @dataclass(frozen=True)
 class Seen:
-    """A metric as one seed shows it, and why; `verdict` where the seed's own statistics decide, not a threshold."""
+    """The metric of one seed and its reason; `verdict` if the seed's own statistics decide instead of bounds."""
 
     value: float
     reason: str
@@ -22,14 +22,14 @@ class Seen:
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """One checkable sentence about `runs`, of which `see` finds a metric in the records of one seed (None: not there).
+    """A checkable sentence about `runs`; `see` computes its metric from the records of one seed (None: not recorded).
 
-    It holds where the metric is within the bounds given. With several seeds the 95 % bootstrap interval of their mean
-    must lie within them; an interval outside does not hold; one across a bound cannot tell. Where `every_seed` is set
-    each seed decides by itself and the worst counts: for what must never happen. One seed has no interval: its value
-    decides, unless the claim `compares` two trainings, whose difference one seed cannot tell from chance. Of few seeds
-    a bootstrap interval is too short, so such a difference must be told by Student's t of the paired seeds as well.
-    Several seeds are explained by the one that speaks least for the claim. `expected` are the bounds in words,
+    It holds if the metric is within the bounds. With several seeds the 95 % bootstrap interval of their mean decides:
+    within the bounds the claim holds, outside it does not, across a bound it cannot be decided. With `every_seed` each
+    seed decides by itself and the worst counts: for what must never happen. One seed has no interval: its value
+    decides, unless the claim `compares` two trainings, whose difference one seed cannot separate from chance. The
+    bootstrap interval of few seeds is too short, so such a difference also has to pass Student's t of the paired seeds.
+    The reason given is that of the seed that supports the claim least. `expected` states the bounds in words,
     `reported` what the paper found (arXiv 2210.06313).
     """
 
@@ -99,18 +99,18 @@ class Claim:
             return own[0], seen[0].reason
         seed, least = max(found.items(), key=lambda item: self._excess(item[1].value))
         reason = f"seed {seed}: {least.reason}"
-        verdict = self._told_by(interval)
+        verdict = self._within(interval)
         if self.compares and verdict != "cannot tell":
             low, high = student_interval([one.value for one in seen])
-            if self._told_by((low, high)) != verdict:
+            if self._within((low, high)) != verdict:
                 return "cannot tell", f"Student's t of {len(seen)} seeds: {low:.3g} to {high:.3g}; {reason}"
         return verdict, reason
 
     def _excess(self, value: float) -> float:
-        """How far a value is beyond the bound that it is farthest beyond; negative within."""
+        """How far a value is outside the bounds; negative if it is inside."""
         return max(value - min(self.at_most, self.below), max(self.at_least, self.above) - value)
 
-    def _told_by(self, interval: tuple[float, float]) -> VerdictName:
+    def _within(self, interval: tuple[float, float]) -> VerdictName:
         low, high = interval
         if self.admits(low) and self.admits(high):
             return "holds"

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from lazyneuron.measure.cost import cost
-from lazyneuron.paper.runs import ImageTask, Run, T5Task, Training
+from lazyneuron.paper.runs import ImageTask, RunSpec, T5Task, Training
 from lazyneuron.paper.task import task_model
 
 _START_S = 3.0
@@ -17,7 +17,7 @@ _SHARE_OF_PEAK = 0.45
 _NUM_CLASSES = {"digits": 10, "fashion-mnist": 10}
 
 
-def costs(runs: Iterable[Run]) -> dict[str, float]:
+def costs(runs: Iterable[RunSpec]) -> dict[str, float]:
     """Seconds that each run, by its name, will take on one core of this machine, to within a factor of about two."""
     return {run.name: _START_S + run.seconds() for run in {run.name: run for run in runs}.values()}
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from lazyneuron.paper.estimate import costs, in_words
 from lazyneuron.paper.options import Options
 from lazyneuron.paper.recipe import Recipe
-from lazyneuron.paper.runs import Run, T5Task, Task, Training, folder_name
+from lazyneuron.paper.runs import RunSpec, T5Task, Task, Training, folder_name
 from lazyneuron.paper.trainings import DIGITS, SMALL_IMAGES, t5, vit
 
 
@@ -16,7 +16,7 @@ from lazyneuron.paper.trainings import DIGITS, SMALL_IMAGES, t5, vit
 class Job:
     """One run with one seed, and the recipe that asked for it first."""
 
-    run: Run
+    run: RunSpec
     seed: int
     recipe: str
 
@@ -46,7 +46,7 @@ def jobs_of(recipes: Iterable[Recipe], options: Options) -> list[Job]:
 def say_costs(
     recipes: Sequence[Recipe], jobs: Sequence[Job], todo: Sequence[Job], options: Options, console: Console
 ) -> None:
-    """One line per recipe, before anything starts: its runs, those that are done, and how long the others will take."""
+    """Print, per recipe, its runs, how many are done and how long the others will take."""
     names = {job.name for job in todo}
     seconds = costs([job.run for job in todo])
     total = 0.0
@@ -57,7 +57,7 @@ def say_costs(
         total += cost
         done = f", {len(own) - len(left)} done" if len(left) < len(own) else ""
         rest = f", {in_words(cost)}" if left else ""
-        shared = "" if own else "shares the runs of others"
+        shared = "" if own else "all of its runs belong to other recipes"
         count = f"{len(own)} run{'s' * (len(own) != 1)}{done}{rest}" if own else shared
         console.print(f"{recipe.name}: {recipe.experiment.figure}; {count}", highlight=False, soft_wrap=True)
     if todo:
@@ -76,7 +76,7 @@ def next_job(waiting: Sequence[Job], working: Sequence[Job], missing: Set[str], 
     return None
 
 
-def with_options(run: Run, options: Options) -> Run:
+def with_options(run: RunSpec, options: Options) -> RunSpec:
     """The run with the options' data and steps in place of its own."""
     return run.with_trainings(lambda training: _trained(training, options))
 

@@ -10,7 +10,7 @@ from typing import Any
 from lazyneuron.paper.claim import Claim
 from lazyneuron.paper.experiment import Experiment
 from lazyneuron.paper.options import Scale
-from lazyneuron.paper.runs import Run
+from lazyneuron.paper.runs import RunSpec
 
 SCALES: tuple[Scale, ...] = ("smoke", "quick", "laptop", "paper")
 
@@ -23,7 +23,7 @@ class Recipe:
     """
 
     experiment: Experiment
-    runs: tuple[Run, ...]
+    runs: tuple[RunSpec, ...]
     claims: tuple[Claim, ...]
     setting: str = ""
     settings: tuple[str | float, ...] = ()

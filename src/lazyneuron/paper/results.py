@@ -29,8 +29,8 @@ class Member:
 class Results:
     """An experiment in one result folder: its runs that have records, in order; `absent` names those that have none.
 
-    `names` are the models of all runs of the folder, in words; `seeds` all of the folder's seeds. It is begun where one
-    of the runs that no experiment before it has is there, or it has none of its own.
+    `names` gives the model of each run of the folder in words, `seeds` all seeds of the folder. An experiment is begun
+    if a run is there that no experiment before it has, or if it has no such run.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Results:
 
     @property
     def trained(self) -> list[Member]:
-        """The runs that trained a model; those without a number where the others have one are no part of the figure."""
+        """The trainings; where some settings are numbers, only those, as the others are not part of the figure."""
         found = [member for member in self.members if any(member.run.pick(what) for what in _TRAINED)]
         found = [member for member in found if member.run.config.get("kind", "training") == "training"]
         numbers = [member for member in found if not isinstance(member.setting, str)]
@@ -117,7 +117,7 @@ def runs_of(label: str, top: RunFolder) -> list[Run]:
 
 
 def results_of(recipes: Sequence[dict[str, Any]], runs: Sequence[Run], verdicts: Sequence[Verdict]) -> list[Results]:
-    """The experiments of a result folder in the paper's order; a run that none of them names stands for itself."""
+    """The experiments of a result folder in the paper's order; a run that no recipe names is an experiment alone."""
     by_name = {run.name: run for run in runs}
     named = {name for recipe in recipes for name in recipe["runs"]}
     alone = [{"name": run.name, "title": run.name, "runs": [run.name]} for run in runs if run.name not in named]

@@ -1,4 +1,4 @@
-"""Runs of recipes side by side, each in a process and a folder of its own; then verdicts."""
+"""Run recipes in parallel, each run in a process and a folder of its own, then judge the claims."""
 
 import multiprocessing
 import os
@@ -19,7 +19,7 @@ from lazyneuron.paper.jobs import Job, jobs_of, next_job, say_costs
 from lazyneuron.paper.options import Options, num_cores
 from lazyneuron.paper.progress import Display, Progress
 from lazyneuron.paper.registry import EXPERIMENTS, find_recipes
-from lazyneuron.paper.runs import Run, Training
+from lazyneuron.paper.runs import RunSpec, Training
 from lazyneuron.records.folder import RunFolder
 from lazyneuron.records.record import Verdict
 from lazyneuron.training.stop import stop_signals
@@ -40,7 +40,7 @@ def cache_folder() -> Path:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What `reproduce` came to: verdicts on all runs in the folder, and the failures of runs that did not end."""
+    """The verdicts on all runs in the folder, and the errors of those that failed."""
 
     folder: Path
     verdicts: list[Verdict]
@@ -50,9 +50,9 @@ class Outcome:
 def reproduce(options: Options, console: Console) -> Outcome:
     """Run what is not done yet and judge the claims.
 
-    Raises `UsageError` where another argument or file is needed, and `StoppedError` after Ctrl-C: what is
-    done is judged, and the same call goes on. A run that fails otherwise leaves the others to their end, and its
-    failure in the outcome.
+    Raises `UsageError` if another argument or file is needed, and `StoppedError` after Ctrl-C: finished runs are
+    judged, and the same call resumes the others. If a run fails otherwise, the others finish and the outcome has its
+    error.
     """
     recipes = find_recipes(EXPERIMENTS if options.all else options.names, options.scale)
     parent = RunFolder(options.folder, options.config())
@@ -73,9 +73,9 @@ def reproduce(options: Options, console: Console) -> Outcome:
 
 
 def judge(parent: RunFolder) -> list[Verdict]:
-    """Judge every claim whose runs are done in a folder; write verdicts and recipes there, give the verdicts back.
+    """Judge every claim whose runs are done in a folder; write verdicts and recipes there and return the verdicts.
 
-    A recipe of which only runs are done that recipes before it share is not judged: nobody asked for it.
+    A recipe is skipped if all of its finished runs belong to earlier recipes: nobody asked for it.
     """
     by_seed: dict[int, dict[str, Any]] = {}
     for member in filter(RunFolder.is_done, parent.members()):
@@ -100,7 +100,7 @@ def judge(parent: RunFolder) -> list[Verdict]:
 
 @dataclass(frozen=True)
 class _Ended:
-    """How a run came to its end: `is_stopped` where it was told to stop, and saved what it had."""
+    """How a run ended; `is_stopped` if it was asked to stop and saved its state."""
 
     name: str
     failure: str = ""
@@ -115,7 +115,7 @@ class _Ended:
 
 
 def _context() -> Any:
-    """Processes forked from one that has imported what all need, where there are such; else each imports it again."""
+    """Processes forked from a server with the imports they share, or new ones where forking is not available."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
@@ -124,10 +124,10 @@ def _context() -> Any:
 
 
 def _run_all(todo: Sequence[Job], path: Path, options: Options, console: Console) -> list[LazyneuronError]:
-    """Run each in a process of its own, some at a time; the failures, if there are any.
+    """Run each job in a process of its own, some at a time; return the failures.
 
-    A `UsageError` stops the others, which save what they have; after any other failure they go on to their end, but
-    for those that need its model.
+    A `UsageError` stops the others, which save their state. After any other failure they finish, except those that
+    need the failed run's model.
     """
     context = _context()
     messages: Any = context.Queue()
@@ -165,14 +165,14 @@ def _run_all(todo: Sequence[Job], path: Path, options: Options, console: Console
                     missing.discard(message.name)
                     display.done(message.name, len(todo) - len(missing), len(todo))
     if stop and not failures:
-        raise StoppedError("stopped; what was done is saved. The same command goes on from there")
+        raise StoppedError("stopped; finished work is saved. The same command resumes from there")
     for job in waiting if not stop else ():
         failures.append(LazyneuronError(f"{job.name} waits for {', '.join(sorted(job.needs & lost))}: run again"))
     return failures
 
 
 def _message(messages: Any, working: dict[str, tuple[Job, Any]]) -> Any:
-    """The next message of the children, None after a while without; a child that is dead without a word has ended."""
+    """The next message of the children, None if there is none for a while; a child that died silently has ended."""
     try:
         return messages.get(timeout=0.5)
     except queue.Empty:
@@ -184,9 +184,9 @@ def _message(messages: Any, working: dict[str, tuple[Job, Any]]) -> Any:
 
 
 def _run_here(todo: Sequence[Job], path: Path, options: Options, console: Console) -> list[LazyneuronError]:
-    """Under torchrun: all processes share each training, one after the other; then the first alone does the rest.
+    """Under torchrun: all processes share each training, one after the other; then the first does the rest alone.
 
-    The first failure ends all of it: the other processes could not know of it.
+    The first failure ends everything, because the other processes cannot learn of it.
     """
     with Display(console) as display:
         for job in sorted(todo, key=lambda job: not isinstance(job.run, Training)):
@@ -203,7 +203,7 @@ def is_first_process() -> bool:
 
 @contextmanager
 def _ignored_interrupt() -> Iterator[None]:
-    """Child processes started here ignore Ctrl-C: it reaches them through their parent, as SIGTERM, in good order."""
+    """Child processes started here ignore Ctrl-C; their parent passes it on to them as SIGTERM."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -228,12 +228,11 @@ def _work(job: Job, path: Path, options: Options, messages: Any) -> None:
         execute(job.run, path, job.seed, options, report)
         ended = _Ended(name)
     except LazyneuronError as error:
-        text = f"{name} was stopped from outside: run again to go on" if isinstance(error, StoppedError) else str(error)
-        ended = _Ended(
-            name, text, isinstance(error, StoppedError), isinstance(error, UsageError), traceback.format_exc()
-        )
+        is_stopped = isinstance(error, StoppedError)
+        text = f"{name} was stopped from outside: run again to resume" if is_stopped else str(error)
+        ended = _Ended(name, text, is_stopped, isinstance(error, UsageError), traceback.format_exc())
     except OSError as error:
-        text = f"{name}: {error.strerror or error} ({error.filename or path}): mend that, then run again to go on"
+        text = f"{name}: {error.strerror or error} ({error.filename or path}): fix that, then run again to resume"
         ended = _Ended(name, text, trace=traceback.format_exc())
     except Exception as error:
         first = str(error).partition("\n")[0]
@@ -243,8 +242,8 @@ def _work(job: Job, path: Path, options: Options, messages: Any) -> None:
 
 
 @explained_imports("reproduce", extra="paper")
-def execute(run: Run, path: Path, seed: int, options: Options, report: Callable[[Progress], None]) -> None:
-    """Carry out one run in this process, in the folder `path`, from where it was left."""
+def execute(run: RunSpec, path: Path, seed: int, options: Options, report: Callable[[Progress], None]) -> None:
+    """Carry out one run in this process, in the folder `path`, resuming it if it was begun."""
     import torch
 
     if run.num_threads is None:

@@ -81,8 +81,8 @@ def silent(progress: Progress) -> None:
     """Show nothing."""
 
 
-class Run(ABC):
-    """What one process does in one folder with one seed. A run that `is_timed` goes last, with nothing beside it."""
+class RunSpec(ABC):
+    """What one process does in one folder with one seed. A run that `is_timed` comes last and runs alone."""
 
     name: str
     num_threads: int | None
@@ -105,11 +105,11 @@ class Run(ABC):
     def execute(
         self, path: Path, seed: int, cache: Path, report: Report = silent, device: str = "", sharded: bool = False
     ) -> None:
-        """Carry it out in the folder `path`, from where it was left; `cache` keeps tokenized text."""
+        """Carry it out in the folder `path`, resuming it if it was begun; tokenized text is kept in `cache`."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training(Run):
+class Training(RunSpec):
     """One model trained from scratch, its density measured on the way.
 
     The optimizers are PyTorch's. "adafactor" has no momentum and scales each update by its parameter's size and by
@@ -177,11 +177,11 @@ class Training(Run):
 
 
 def folder_name(run: str, seed: int) -> str:
-    """The folder of a run's seed, below the one of the call."""
+    """The name of the folder with a run's seed."""
     return f"{run}-seed{seed}"
 
 
-def run_config(run: Run, seed: int, fingerprint: str = "") -> dict[str, Any]:
+def run_config(run: RunSpec, seed: int, fingerprint: str = "") -> dict[str, Any]:
     """The JSON form of a run, kept in its folder: what must be equal for a run to be resumed.
 
     `fingerprint` tells the data's content.

@@ -1,4 +1,4 @@
-"""Studies: what is measured of trained models, each in a folder of its own, in minutes at most."""
+"""Studies: measurements of trained models, each in a folder of its own, in minutes at most."""
 
 import time
 from abc import abstractmethod
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lazyneuron.enforce.enforce import enforce
 from lazyneuron.errors import UsageError
 from lazyneuron.paper.progress import Progress
-from lazyneuron.paper.runs import Report, Run, Training, folder_name, run_config, silent
+from lazyneuron.paper.runs import Report, RunSpec, Training, folder_name, run_config, silent
 from lazyneuron.paper.task import Batches, build_model, forward, load_batches
 from lazyneuron.records.folder import RunFolder
 from lazyneuron.records.record import Record, Source, device_name
@@ -34,13 +34,13 @@ class Trained:
     sites: list[Site]
 
     def run_batch(self, batch: dict[str, Tensor]) -> None:
-        """One forward pass, for what hooks see."""
+        """One forward pass, for hooks to observe."""
         device = next(self.model.parameters()).device
         forward(self.model, {name: value.to(device) for name, value in batch.items()})
 
 
 @dataclass(frozen=True, kw_only=True)
-class Study(Run):
+class Study(RunSpec):
     """A run that measures the final models of the trainings `of`, on a GPU where there is one unless `on_cpu`."""
 
     name: str
@@ -50,7 +50,7 @@ class Study(Run):
 
     @abstractmethod
     def measure(self, models: list[Trained], place: dict[str, Any], cache: Path) -> Parts:
-        """What is measured, part by part; `place` is the recipe, seed and source that every record bears."""
+        """Measure part by part; every record gets the recipe, seed and source in `place`."""
 
     @property
     def needs(self) -> tuple[Training, ...]:
@@ -62,9 +62,9 @@ class Study(Run):
     def execute(
         self, path: Path, seed: int, cache: Path, report: Report = silent, device: str = "", sharded: bool = False
     ) -> None:
-        """Write the study's records; an unfinished one begins again, one that is done is left alone.
+        """Write the study's records; an unfinished study starts over, a finished one is left alone.
 
-        The models are those of the folders beside `path`; raises `UsageError` if one is missing.
+        Reads the models in the folders beside `path`; raises `UsageError` if one is missing.
         """
         folder = RunFolder(path, run_config(self, seed))
         if folder.is_done():

@@ -23,6 +23,7 @@ from lazyneuron.pages.charts import (
     tooltip,
 )
 from lazyneuron.pages.training_charts import SPLITS
+from lazyneuron.paper.emergence import MEANS
 from lazyneuron.paper.results import (
     Member,
     Results,
@@ -37,7 +38,6 @@ from lazyneuron.paper.results import (
     spread_of,
 )
 
-PAPER_MEANS = {"T5": (3.0, "T5-Base 3.0 %"), "ViT": (6.3, "ViT-B16 6.3 %")}
 SHAPES = ["circle", "diamond", "triangle-up", "square", "triangle-down", "cross"]
 _MAX_POINTS = 40
 _OVER_SEEDS = "Points are means over seeds, bars and bands their range"
@@ -93,8 +93,9 @@ def _by_layer(results: Results, kind: str, members: Sequence[Member], name: str)
     counts = {(row["setting"], row["stack"]): row["num_layers"] for row in rows}
     is_relative = any(len({n for (_, at), n in counts.items() if at == stack}) > 1 for _, stack in counts)
     x = layer_axis(is_relative)
-    paper = [value for name, (value, _) in PAPER_MEANS.items() if name == kind]
-    y = log_axis([*paper, *(row[key] for row in rows for key in ("value", "low"))], "density (% of neurons active)")
+    paper = [MEANS[kind]] if kind in MEANS else []
+    heights = [*(mean for mean, _ in paper), *(row[key] for row in rows for key in ("value", "low"))]
+    y = log_axis(heights, "density (% of neurons active)")
     shapes = alt.Scale(domain=legend, range=[SHAPES[number % len(SHAPES)] for number in range(len(legend))])
     shape = alt.value("circle") if results.is_sweep else alt.Shape("setting:N", title=results.axis, scale=shapes)
     tooltips = [tooltip("setting", results.axis), tooltip("layer"), tooltip("site")]
@@ -102,7 +103,8 @@ def _by_layer(results: Results, kind: str, members: Sequence[Member], name: str)
     panels = []
     for stack, part in grouped(rows, "stack"):
         lines = lines_with_ranges(part, x, y, color, tooltips, shape=shape)
-        marks = [reference(50, "50 %: untrained"), *_paper_line(kind), *lines]
+        levels = [reference(mean, f"the paper's {model} {mean} %") for mean, model in paper]
+        marks = [reference(50, "50 %: untrained"), *levels, *lines]
         panels.append(layered(marks, " · ".join(filter(None, [kind, stack]))))
     where = " by relative depth, since the models have different numbers of layers" if is_relative else ""
     dashed = " Dashed: the paper's mean over layers, and the 50 % of untrained layers." if paper else ""
@@ -139,10 +141,6 @@ def reference(value: float, note: str, channel: str = "y", is_left: bool = False
     text = base.mark_text(style="note", align="left" if is_left else "right", dy=-7)
     text = text.encode(x=alt.value(place), text="note:N")
     return alt.LayerChart(layer=[base.mark_rule(style="reference"), text])
-
-
-def _paper_line(kind: str) -> list[alt.LayerChart]:
-    return [reference(value, f"the paper's {note}") for name, (value, note) in PAPER_MEANS.items() if name == kind]
 
 
 def density_over_setting(results: Results, name: str) -> Figure | None:

@@ -7,10 +7,15 @@ from lazyneuron.pages.charts import Figure
 from lazyneuron.pages.section import Part
 from lazyneuron.pages.slugs import slugs
 from lazyneuron.pages.training_charts import density_by_layer, density_over_training
+from lazyneuron.paper.emergence import DENSEST, MEAN, SPARSEST
 from lazyneuron.paper.results import Member, Results, family
 from lazyneuron.paper.sweep_charts import density_by_setting, setting_text
 
-_FIG1_LEVELS = [(12.0, "the paper's densest layer 12.0 %"), (2.7, "mean 2.7 %"), (1.1, "sparsest 1.1 %")]
+_FIG1_LEVELS = [
+    (DENSEST, f"the paper's densest layer {DENSEST} %"),
+    (MEAN, f"mean {MEAN} %"),
+    (SPARSEST, f"sparsest {SPARSEST} %"),
+]
 
 
 def add(part: Part, results: Results, name: str) -> None:

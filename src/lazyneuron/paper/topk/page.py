@@ -53,8 +53,8 @@ def difference_to_dense(results: Results, name: str) -> Figure | None:
         name=f"{name}-difference",
         title="What keeping fewer neurons costs",
         caption="Held-out accuracy less that of the dense model of the same seed, in percentage points: a point for "
-        "each seed, lines join the means. Below zero Top-k is worse; dashed at -0.3 is about what the paper reports "
-        "for T5-3B at k = 128 and ViT at k = 256.",
+        f"each seed, lines join the means. Below zero Top-k is worse; dashed at {-COST} is about what the paper "
+        "reports for T5-3B at k = 128 and ViT at k = 256.",
         spec=concat(panels),
     )
 
