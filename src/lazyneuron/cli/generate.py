@@ -2,9 +2,8 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from statistics import median
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -25,81 +24,63 @@ def tokenized(loaded: Loaded, prompt: str) -> dict[str, Tensor]:
     return {name: found[name] for name in ("input_ids", "attention_mask") if name in found}
 
 
-@dataclass(frozen=True)
 class Generated:
-    """Tokens after the prompt, and the milliseconds of each after the first."""
+    """Tokens after the prompt, and the milliseconds of each after the first: a streamer for `generate`.
 
-    ids: list[int]
-    step_ms: list[float]
+    The clock stops while `report` receives the ids so far, after each token.
+    """
+
+    def __init__(self, report: Callable[[Sequence[int]], None]) -> None:
+        self.ids: list[int] = []
+        self.step_ms: list[float] = []
+        self._report = report
+        self._began: float | None = None
+        self._is_prompt = True
+
+    def put(self, value: Tensor) -> None:
+        now = time.perf_counter()
+        if self._is_prompt:
+            self._is_prompt = False
+            return
+        if self._began is not None:
+            self.step_ms.append(1000 * (now - self._began))
+        self.ids += value.flatten().tolist()
+        self._report(self.ids)
+        self._began = time.perf_counter()
+
+    def end(self) -> None:
+        pass
 
     @property
     def median_ms(self) -> float:
         return median(self.step_ms)
 
-    @property
-    def tokens_per_second(self) -> float:
-        """From the median step."""
-        return 1000 / self.median_ms
-
-
-class _Stream:
-    """Receives the tokens from `generate`; the clock stops while `report` runs."""
-
-    def __init__(self, report: Callable[[Sequence[int]], None]) -> None:
-        self.report = report
-        self.ids: list[int] = []
-        self.step_ms: list[float] = []
-        self.is_prompt = True
-        self.began: float | None = None
-
-    def put(self, value: Tensor) -> None:
-        now = time.perf_counter()
-        if self.is_prompt:
-            self.is_prompt = False
-            return
-        if self.began is not None:
-            self.step_ms.append(1000 * (now - self.began))
-        self.ids += value.flatten().tolist()
-        self.report(self.ids)
-        self.began = time.perf_counter()
-
-    def end(self) -> None:
-        pass
-
 
 def generated(
     loaded: Loaded, prompt: Mapping[str, Tensor], how: Mapping[str, Any], report: Callable[[Sequence[int]], None]
 ) -> Generated:
-    """The prompt continued by the model's own `generate`; `report` receives the ids so far after each token."""
-    stream = _Stream(report)
-    model: Any = loaded.model
-    pad = model.generation_config.pad_token_id
-    end = model.generation_config.eos_token_id
+    """The prompt continued by the model's own `generate`."""
+    found, model = Generated(report), cast(Any, loaded.model)
+    pad, end = model.generation_config.pad_token_id, model.generation_config.eos_token_id
     more = {"pad_token_id": end[0] if isinstance(end, list) else end} if pad is None and end is not None else {}
     try:
         with torch.inference_mode():
-            model.generate(**prompt, **how, **more, streamer=stream, num_beams=1, use_cache=True)
+            model.generate(**prompt, **how, **more, streamer=found, num_beams=1, use_cache=True)
     except (RuntimeError, IndexError, ValueError, TypeError) as error:
         raise failed(loaded, error) from error
-    if len(stream.step_ms) < 1:
-        raise UsageError(f"{loaded.name} stops after {len(stream.ids)} token: nothing to time; give another prompt")
-    return Generated(stream.ids, stream.step_ms)
+    if not found.step_ms:
+        raise UsageError(f"{loaded.name} stops after {len(found.ids)} token: nothing to time; give another prompt")
+    return found
 
 
 def density_of(
     loaded: Loaded, prompt: Mapping[str, Tensor], how: Mapping[str, Any], choice: str, display: ContinuationDisplay
 ) -> tuple[dict[str, float], list[Site]]:
     """Density of each MLP over the prompt and its dense continuation, displayed as it is counted; and the sites."""
-    model: Any = loaded.model
     first = dict(prompt)
-    if getattr(model.config, "is_encoder_decoder", False):
+    if getattr(cast(Any, loaded.model).config, "is_encoder_decoder", False):
         first["decoder_input_ids"] = first["input_ids"][:, :1]
     sites = sites_of(loaded, first, choice)
-    with watch(model, sites) as probe:
-
-        def report(ids: Sequence[int]) -> None:
-            display.density(probe.density)
-            display.step("counting", ids)
-
-        generated(loaded, prompt, how, report)
+    with watch(loaded.model, sites) as probe:
+        generated(loaded, prompt, how, lambda ids: display.step("counting", ids, probe.density))
     return probe.density, sites

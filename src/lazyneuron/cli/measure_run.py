@@ -46,14 +46,8 @@ def measure(command: Measure, console: Console) -> Measured:
     """
     with console.status(f"loading {command.model}"):
         loaded = loaded_on_device(command, command.dtype)
-        data, about = batches(
-            loaded,
-            text=command.text,
-            images=command.images,
-            dataset=command.dataset,
-            batch_size=command.batch,
-            length=command.length,
-        )
+        sources = {"text": command.text, "images": command.images, "dataset": command.dataset}
+        data, about = batches(loaded, **sources, batch_size=command.batch, length=command.length)
         first = next(data)
         sites = sites_of(loaded, first, command.sites)
     class_token_in = _class_token(loaded)
@@ -68,9 +62,8 @@ def measure(command: Measure, console: Console) -> Measured:
     stopped = _run(probe, loaded, itertools.chain([first], data), command, folder, console)
     seen = max(probe.num_tokens.values())
     if not seen and stopped is None:
-        raise LazyneuronError(
-            f"no token of {command.model} was counted: the attention mask leaves none; give other data"
-        )
+        why = "the attention mask leaves none; give other data"
+        raise LazyneuronError(f"no token of {command.model} was counted: {why}")
     device = next(loaded.model.parameters()).device
     source = Source.here(device_name(device), torch.get_num_threads())
     folder.truncate_records(0)

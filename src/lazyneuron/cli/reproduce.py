@@ -40,7 +40,7 @@ class Reproduce(Options, Command):
       torchrun --nproc-per-node 8 -m lazyneuron reproduce fig5a --scale paper --shard
       lazyneuron reproduce --print_config > mine.yaml && lazyneuron reproduce --config mine.yaml
 
-    Ctrl-C saves; the same command goes on. Results are kept in --out as each run ends, and never computed twice.
+    Ctrl-C saves; the same command resumes. Results are kept in --out as each run ends, and never computed twice.
     """
 
     positional = "names"
