@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from lazyneuron.errors import UsageError
+from lazyneuron.pages.charts import Run
+from lazyneuron.pages.page import provenance
 from lazyneuron.paper.page import write_report
 from lazyneuron.records.folder import RunFolder
 from lazyneuron.records.record import Record
@@ -307,3 +309,10 @@ def test_what_cannot_be_reported_is_refused(tmp_path: Path, make_folder: Callabl
     advised = RunFolder(tmp_path / "advised", {"name": "advise", "model": "tiny"})
     with pytest.raises(UsageError, match="it has no page"):
         write_report([advised.path], tmp_path / "report.html")
+
+
+def test_provenance_names_each_source_once(runs: dict[str, Run]) -> None:
+    made = provenance(runs["t5"])
+    assert made["num_records"] == len(runs["t5"].records)
+    assert [source.commit for source in made["sources"]] == ["0123456789ab"]
+    assert made["config"]["task"] == '{"size": "tiny", "num_layers": null, "d_ff": 512}'

@@ -8,8 +8,9 @@ from statistics import fmean
 import altair as alt
 
 from lazyneuron.pages.axes import free_log_axis, settings_axis
-from lazyneuron.pages.charts import Figure, Row, Run, concat, inline, layered, picked, rounded, side_by_side, tooltip
-from lazyneuron.pages.tables import percent
+from lazyneuron.pages.charts import Figure, Row, Run, rounded
+from lazyneuron.pages.panels import concat, inline, layered, picked, side_by_side, tooltip
+from lazyneuron.pages.prose import percent
 from lazyneuron.records.table import Column, Table
 
 QUALITIES = {

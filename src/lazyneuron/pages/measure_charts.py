@@ -6,21 +6,9 @@ from collections.abc import Sequence
 import altair as alt
 
 from lazyneuron.pages.axes import PLAIN, layer_axis, log_axis, row_axis
-from lazyneuron.pages.charts import (
-    Figure,
-    Row,
-    Run,
-    grouped,
-    inline,
-    layered,
-    lines_with_ranges,
-    picked,
-    rounded,
-    side_by_side,
-    tooltip,
-    tooltips,
-)
-from lazyneuron.pages.layers import Layer, at_layer, has_positive, layer_color, layers_of
+from lazyneuron.pages.charts import Figure, Row, Run, rounded
+from lazyneuron.pages.measured_layers import Layer, at_layer, has_positive, layer_color, layers_of
+from lazyneuron.pages.panels import grouped, inline, layered, lines_with_ranges, picked, side_by_side, tooltip, tooltips
 
 SHARES = {
     "density": "are not exactly zero",

@@ -7,8 +7,8 @@ from statistics import fmean
 from typing import Any
 
 from lazyneuron.pages.charts import Run
-from lazyneuron.pages.layers import Layer, has_positive, is_dense, is_smooth, layers_of
-from lazyneuron.pages.tables import almost_all, listed, percent
+from lazyneuron.pages.measured_layers import Layer, has_positive, is_dense, is_smooth, layers_of
+from lazyneuron.pages.prose import almost_all, listed, percent
 from lazyneuron.records.table import Column, Table
 
 _LISTED = 12

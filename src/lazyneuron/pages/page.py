@@ -16,18 +16,19 @@ import vl_convert
 from lazyneuron.errors import UsageError
 from lazyneuron.pages import (
     charts,
+    claims,
     enforce_charts,
     measure_charts,
     measure_tables,
     position_charts,
-    tables,
     training_charts,
+    training_tables,
 )
 from lazyneuron.pages.charts import Figure, Run
 from lazyneuron.pages.enforce_charts import is_enforced
-from lazyneuron.pages.layers import is_dense, is_measured, layers_of
-from lazyneuron.pages.section import ModelSection, Section
-from lazyneuron.pages.slugs import slugs
+from lazyneuron.pages.measured_layers import is_dense, is_measured, layers_of
+from lazyneuron.pages.prose import listed, number
+from lazyneuron.pages.section import ModelSection, Section, unique_ids
 from lazyneuron.records.folder import RunFolder
 from lazyneuron.records.record import Verdict
 from lazyneuron.records.table import Table
@@ -114,20 +115,20 @@ def _runs_of(label: str, top: RunFolder) -> list[Run]:
 def _training_sections(runs: list[Run]) -> list[ModelSection]:
     """One section per recipe that trained, of the runs of all folders."""
     trained = [run for run in runs if any(run.pick(what) for what in ("density", "loss", "accuracy", "num_active"))]
-    names = slugs([run.name for run in trained])
+    names = unique_ids([run.name for run in trained])
     sections = []
     for recipe in dict.fromkeys(run.name for run in trained):
         same, slug = [run for run in trained if run.name == recipe], names[recipe]
         is_comparison = len(same) > 1
-        own = slugs([run.label for run in same])
+        own = unique_ids([run.label for run in same])
         figures = [training_charts.mean_density(same, f"fig1-mean-{slug}") if is_comparison else None]
         tables_of, warnings = [], []
         for run in same:
             name = f"fig1-{slug}-{own[run.label]}" if is_comparison else f"fig1-{slug}"
             figures.append(training_charts.density_over_training(run, name, is_comparison))
-            table = tables.density_table(run)
+            table = training_tables.density_table(run)
             tables_of.append(replace(table, title=f"{table.title}: {run.label}") if is_comparison else table)
-            if warning := tables.progress(run):
+            if warning := training_tables.progress(run):
                 warnings.append(f"{run.label}: {warning}" if is_comparison else warning)
         figures += [training_charts.density_by_layer(same, f"fig2-{slug}")]
         figures += [training_charts.loss_and_accuracy(same, f"loss-{slug}")]
@@ -148,7 +149,7 @@ def _listed(names: Sequence[str]) -> str:
     """Names in a sentence; only how many, if there are many."""
     if len(names) > 4:
         return f"{len(names)} models"
-    return tables.listed(names)
+    return listed(names)
 
 
 def _model_name(run: Run) -> str:
@@ -178,7 +179,7 @@ def _with_model_names(runs: list[Run]) -> list[Run]:
 
 def _measured_sections(runs: list[Run]) -> list[ModelSection]:
     """One section per measured model, after one that compares them where there are several."""
-    names, sections = slugs([run.name for run in runs]), []
+    names, sections = unique_ids([run.name for run in runs]), []
     if len(runs) > 1:
         by_depth = measure_charts.compared_by_depth(runs, "compared")
         sections.append(_section("compared", "Models compared", [by_depth], [measure_tables.compared(runs)]))
@@ -198,7 +199,7 @@ def _measured_sections(runs: list[Run]) -> list[ModelSection]:
 
 def _enforced_sections(runs: list[Run]) -> list[ModelSection]:
     """One section per converted model, after one that compares them where there are several."""
-    names, sections = slugs([run.name for run in runs]), []
+    names, sections = unique_ids([run.name for run in runs]), []
     if len(runs) > 1:
         figure, table = enforce_charts.compared(runs, "compared-quality"), enforce_charts.compared_table(runs)
         sections.append(_section("quality-against-density", "Quality against density, compared", [figure], [table]))
@@ -212,6 +213,29 @@ def _enforced_sections(runs: list[Run]) -> list[ModelSection]:
     return sections
 
 
+def provenance(run: Run) -> dict[str, Any]:
+    """Where the run's numbers come from: config, sources, seeds and the number of records."""
+    sources: dict[str, Any] = {}
+    for record in run.records:
+        if record.source is not None:
+            source = record.source
+            sources[json.dumps([source.commit, source.device, source.num_threads, source.versions])] = source
+    return {
+        "run": run,
+        "command": run.config.get("command"),
+        "num_records": len(run.records),
+        "seeds": sorted({record.seed for record in run.records}),
+        "sources": list(sources.values()),
+        "config": {key: _config_value(key, value) for key, value in run.config.items()},
+    }
+
+
+def _config_value(key: str, value: Any) -> str:
+    if key == "sites" and isinstance(value, list):
+        return f"{len(value)}, listed above and in config.json"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
 def _script_json(value: Any) -> str:
     """JSON that may stand in a script element: no `</script>`, no `<!--`, no nan."""
     return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
@@ -220,15 +244,15 @@ def _script_json(value: Any) -> str:
 def _html(shown: dict[str, Any], verdicts: dict[str, list[Verdict]], runs: list[Run], figures: list[Figure]) -> str:
     """The page of what is `shown`, of the verdicts by label, of where the runs come from and of all figures."""
     specs = {f.name: f.spec | {"description": f"{f.title}. {f.caption}"} for f in figures}
-    claims = tables.claims(verdicts)
-    cells = [cell for group in claims for row in group for cell in row.cells]
+    rows = claims.claim_groups(verdicts)
+    cells = [cell for group in rows for row in group for cell in row.cells]
     return _template().render(
         **shown,
-        interval_note=tables.interval_note(verdict for found in verdicts.values() for verdict in found),
-        tallies={label: tables.tally(found) for label, found in verdicts.items()},
-        claims=claims,
+        interval_note=claims.interval_note(verdict for found in verdicts.values() for verdict in found),
+        tallies={label: claims.tally(found) for label, found in verdicts.items()},
+        claims=rows,
         one_each=len(verdicts) == 1 and all(len(cell) == 1 for cell in cells),
-        provenance=[tables.provenance(run) for run in runs],
+        provenance=[provenance(run) for run in runs],
         rebuild=shlex.join(["lazyneuron", "report", *shown["labels"]]),
         css=(HERE / "page.css").read_text(encoding="utf-8"),
         vega=_vega(),
@@ -242,7 +266,7 @@ def _template() -> jinja2.Template:
     loader = jinja2.FileSystemLoader(HERE)
     env = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     env.undefined = jinja2.StrictUndefined
-    env.filters |= {"number": tables.number, "interval": tables.interval}
+    env.filters |= {"number": number, "interval": claims.interval}
     return env.get_template("page.html")
 
 

@@ -7,21 +7,9 @@ from itertools import pairwise
 import altair as alt
 
 from lazyneuron.pages.axes import PLAIN, count_axis, log_axis, log_ticks, nice_top, row_axis
-from lazyneuron.pages.charts import (
-    Figure,
-    Row,
-    Run,
-    concat,
-    grouped,
-    inline,
-    layered,
-    lines_with_ranges,
-    rounded,
-    side_by_side,
-    tooltip,
-    tooltips,
-)
-from lazyneuron.pages.layers import Layer, at_layer, layer_color, layers_of
+from lazyneuron.pages.charts import Figure, Row, Run, rounded
+from lazyneuron.pages.measured_layers import Layer, at_layer, layer_color, layers_of
+from lazyneuron.pages.panels import concat, grouped, inline, layered, lines_with_ranges, side_by_side, tooltip, tooltips
 
 MAX_COLUMNS = 64
 MAX_LINES = 12

@@ -1,6 +1,8 @@
 """A section of a page: what is reported elsewhere, beside the charts, tables and verdicts of each result folder."""
 
+import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from lazyneuron.pages.charts import Figure
@@ -57,3 +59,14 @@ class Section:
     def all_figures(self) -> list[Figure]:
         """The figures that are seen at once and those that open at a click."""
         return [figure for part in self.parts for figure in (*part.figures, *part.more)]
+
+
+def unique_ids(texts: Sequence[str]) -> dict[str, str]:
+    """A different id for each text, for anchors and file names: letters, digits, dots, dashes and underscores."""
+    found: dict[str, str] = {}
+    for text in dict.fromkeys(texts):
+        stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip(".-")[:60] or "run"
+        found[text] = next(
+            s for n in range(len(texts) + 1) if (s := stem + f"-{n + 1}" * bool(n)) not in found.values()
+        )
+    return found

@@ -7,20 +7,8 @@ from collections.abc import Iterable, Sequence
 import altair as alt
 
 from lazyneuron.pages.axes import layer_axis, log_axis, step_axis
-from lazyneuron.pages.charts import (
-    Figure,
-    Row,
-    Run,
-    concat,
-    grouped,
-    inline,
-    layered,
-    lines_with_ranges,
-    rounded,
-    run_title,
-    seed_field,
-    tooltips,
-)
+from lazyneuron.pages.charts import Figure, Row, Run, rounded, run_title
+from lazyneuron.pages.panels import concat, grouped, inline, layered, lines_with_ranges, seed_field, tooltips
 from lazyneuron.records.record import Record
 
 MAX_POINTS_PER_LINE = 300

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import jinja2
 
-from lazyneuron.pages import charts, tables
+from lazyneuron.pages import charts, claims
+from lazyneuron.pages.prose import number
 from lazyneuron.pages.section import Section
 from lazyneuron.records.folder import RunFolder
 
@@ -25,14 +26,14 @@ def write_markdown(folder: Path, top: RunFolder, sections: Sequence[Section], no
             charts.save(figure, chart_folder, ("svg",))
     env = jinja2.Environment(loader=jinja2.FileSystemLoader(_HERE), trim_blocks=True, lstrip_blocks=True)
     env.undefined = jinja2.StrictUndefined
-    env.filters |= {"number": tables.number, "interval": tables.interval}
+    env.filters |= {"number": number, "interval": claims.interval}
     env.filters |= {"cell": _cell, "anchor": _anchor, "still": _still}
     verdicts = top.verdicts()
     page = env.get_template("page.md").render(
         config=top.config,
-        claims=tables.claims({folder.name: verdicts}),
-        tally=tables.tally(verdicts),
-        interval_note=tables.interval_note(verdicts),
+        claims=claims.claim_groups({folder.name: verdicts}),
+        tally=claims.tally(verdicts),
+        interval_note=claims.interval_note(verdicts),
         sections=sections,
         not_begun=not_begun,
         folder=folder.as_posix(),

@@ -5,8 +5,7 @@ from pathlib import Path
 
 from lazyneuron.errors import UsageError
 from lazyneuron.pages.page import Checked, labelled, write_page
-from lazyneuron.pages.section import Part, Section
-from lazyneuron.pages.slugs import slugs
+from lazyneuron.pages.section import Part, Section, unique_ids
 from lazyneuron.paper.experiment import Experiment
 from lazyneuron.paper.markdown import write_markdown
 from lazyneuron.paper.registry import EXPERIMENTS
@@ -41,7 +40,7 @@ def sections(by_label: Mapping[str, Sequence[Results]]) -> list[Section]:
     """One section per experiment of all folders, in the paper's order."""
     whole = max(by_label.values(), key=len, default=[])
     order = dict.fromkeys(e.name for found in [whole, *by_label.values()] for e in found if e.is_begun)
-    stems, labels = slugs([*order]), slugs([*by_label])
+    stems, labels = unique_ids([*order]), unique_ids([*by_label])
     made = []
     for name in order:
         found = {label: e for label, results in by_label.items() for e in results if e.name == name and e.is_begun}

@@ -10,18 +10,8 @@ from typing import Any
 import altair as alt
 
 from lazyneuron.pages.axes import free_log_axis, layer_axis, log_axis, settings_axis, step_axis
-from lazyneuron.pages.charts import (
-    Figure,
-    Row,
-    concat,
-    grouped,
-    inline,
-    layered,
-    lines_with_ranges,
-    picked,
-    rounded,
-    tooltip,
-)
+from lazyneuron.pages.charts import Figure, Row, rounded
+from lazyneuron.pages.panels import concat, grouped, inline, layered, lines_with_ranges, picked, tooltip
 from lazyneuron.pages.training_charts import SPLITS
 from lazyneuron.paper.emergence import MEANS
 from lazyneuron.paper.results import (

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from lazyneuron.pages.charts import Figure
-from lazyneuron.pages.section import Part
-from lazyneuron.pages.slugs import slugs
+from lazyneuron.pages.section import Part, unique_ids
 from lazyneuron.pages.training_charts import density_by_layer, density_over_training
 from lazyneuron.paper.emergence import DENSEST, MEAN, SPARSEST
 from lazyneuron.paper.results import Member, Results, family
@@ -22,7 +21,7 @@ def add(part: Part, results: Results, name: str) -> None:
     """Add density over the steps, for Figure 2a by layer at the end, for Figure 2b of both kinds of data."""
     layers, trained = density_by_setting(results, name), results.trained
     if results.name == "fig2b":
-        stems = slugs([member.run.name for member in trained])
+        stems = unique_ids([member.run.name for member in trained])
         charts = [density_by_layer([m.run], f"{name}-splits-{stems[m.run.name]}") for m in trained]
         part.figures += filter(None, charts)
     elif results.name == "fig2a":
@@ -34,7 +33,7 @@ def add(part: Part, results: Results, name: str) -> None:
 
 
 def _over_training(members: Sequence[Member], name: str, levels: Sequence[tuple[float, str]] = ()) -> list[Figure]:
-    stems = slugs([member.run.name for member in members])
+    stems = unique_ids([member.run.name for member in members])
     found = []
     for member in members:
         run = replace(member.run, name=setting_text(member.setting))

@@ -3,7 +3,8 @@
 import altair as alt
 
 from lazyneuron.pages.axes import log_axis
-from lazyneuron.pages.charts import Figure, Row, Run, concat, grouped, inline, layered, picked, rounded, tooltip
+from lazyneuron.pages.charts import Figure, Row, Run, rounded
+from lazyneuron.pages.panels import concat, grouped, inline, layered, picked, tooltip
 from lazyneuron.pages.section import Part
 from lazyneuron.paper.firing import BUSIEST, FIG3, LEAST, OVER_HUNDREDTH, UNDER_TENTH
 from lazyneuron.paper.results import Results, over_seeds, spread

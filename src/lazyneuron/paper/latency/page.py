@@ -7,7 +7,8 @@ from statistics import fmean
 import altair as alt
 
 from lazyneuron.pages.axes import settings_axis
-from lazyneuron.pages.charts import Figure, Row, Run, concat, inline, layered, lines_with_ranges, picked, tooltip
+from lazyneuron.pages.charts import Figure, Row, Run
+from lazyneuron.pages.panels import concat, inline, layered, lines_with_ranges, picked, tooltip
 from lazyneuron.pages.section import Part
 from lazyneuron.paper.latency import LESS_TIME
 from lazyneuron.paper.results import Results, Spread, spread

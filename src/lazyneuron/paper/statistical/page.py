@@ -3,7 +3,8 @@
 import altair as alt
 
 from lazyneuron.pages.axes import free_log_axis, layer_axis, settings_axis
-from lazyneuron.pages.charts import Figure, Run, concat, layered, lines_with_ranges, tooltip
+from lazyneuron.pages.charts import Figure, Run
+from lazyneuron.pages.panels import concat, layered, lines_with_ranges, tooltip
 from lazyneuron.pages.section import Part
 from lazyneuron.paper.results import Results, over_seeds, spread
 from lazyneuron.paper.sweep_charts import (

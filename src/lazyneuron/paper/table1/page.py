@@ -6,18 +6,8 @@ from statistics import fmean
 
 import altair as alt
 
-from lazyneuron.pages.charts import (
-    Figure,
-    Row,
-    Run,
-    concat,
-    inline,
-    layered,
-    lines_with_ranges,
-    picked,
-    rounded,
-    tooltip,
-)
+from lazyneuron.pages.charts import Figure, Row, Run, rounded
+from lazyneuron.pages.panels import concat, inline, layered, lines_with_ranges, picked, tooltip
 from lazyneuron.pages.section import Part
 from lazyneuron.paper.results import Member, Results, family, less, quality, spread
 from lazyneuron.paper.sweep_charts import density_by_setting, over_seeds_tooltip, reference, rows_over_seeds

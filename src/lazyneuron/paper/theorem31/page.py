@@ -5,21 +5,10 @@ from collections.abc import Sequence
 
 import altair as alt
 
-from lazyneuron.pages.charts import (
-    Figure,
-    Row,
-    Run,
-    concat,
-    grouped,
-    inline,
-    layered,
-    picked,
-    rounded,
-    seed_field,
-    tooltips,
-)
+from lazyneuron.pages.charts import Figure, Row, Run, rounded
+from lazyneuron.pages.panels import concat, grouped, inline, layered, picked, seed_field, tooltips
+from lazyneuron.pages.prose import number
 from lazyneuron.pages.section import Part
-from lazyneuron.pages.tables import number
 from lazyneuron.paper.results import Results
 from lazyneuron.paper.tables import table
 from lazyneuron.records.table import Table

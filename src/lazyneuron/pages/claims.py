@@ -1,0 +1,75 @@
+"""The table of claims: the verdicts of result folders, one row per claim, in words."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from lazyneuron.pages.prose import number
+from lazyneuron.records.record import Verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """One row of the claims table: `cells` holds the verdicts of each result folder."""
+
+    text: str
+    where: str
+    metric: str
+    expected: str
+    reported: str
+    on: str
+    cells: list[list[Verdict]]
+
+
+def claim_groups(verdicts: dict[str, list[Verdict]]) -> list[list[Claim]]:
+    """The verdicts of all folders (by label), one row per claim, runs, metric and threshold.
+
+    Rows of one claim stand together, under the wording of the last folder that has it.
+    """
+    rows: dict[tuple[str, ...], dict[str, list[Verdict]]] = defaultdict(lambda: defaultdict(list))
+    wording = {}
+    for label, found in verdicts.items():
+        for v in found:
+            rows[v.claim, v.on, v.metric, v.expected, v.reported][label].append(v)
+            wording[v.claim] = {"text": v.text, "where": v.where}
+    groups: dict[str, list[Claim]] = {claim: [] for claim in wording}
+    for (claim, on, metric, expected, reported), found in rows.items():
+        cells = [found[label] for label in verdicts]
+        row = Claim(**wording[claim], on=on, metric=metric, expected=expected, reported=reported, cells=cells)
+        groups[claim].append(row)
+    return list(groups.values())
+
+
+def tally(verdicts: Sequence[Verdict]) -> str:
+    """How many verdicts of each kind, in words."""
+    count = Counter(v.verdict for v in verdicts)
+    parts = (("holds", "hold", "holds"), ("does not hold", "do not hold", "does not hold"), ("cannot tell",) * 3)
+    words = [f"{count[name]} {one if count[name] == 1 else many}" for name, many, one in parts if count[name]]
+    return ", ".join(words) or "no verdicts"
+
+
+def interval_note(verdicts: Iterable[Verdict]) -> str:
+    """What the intervals under "seen" are and are not, by how many seeds they rest on, and whose the bounds are."""
+    verdicts = list(verdicts)
+    counts = {len(verdict.seeds) for verdict in verdicts if verdict.seeds}
+    said = []
+    if counts - {1}:
+        said.append("Seen is the mean over seeds, the interval the 95\u00a0% bootstrap interval of that mean.")
+        said.append("Why is said of the seed that speaks least for the claim.")
+    if 3 in counts:
+        said.append(
+            "With three seeds it is the range of the three values, and covers the true mean about three quarters of "
+            "the time; a difference of trainings must be told by Student's t as well."
+        )
+    if 1 in counts:
+        said.append(f"{'Where there is one' if counts - {1} else 'There is one'} seed: no interval.")
+    if any("(ours)" in verdict.expected for verdict in verdicts):
+        said.append("Bounds with (ours) are set here: the paper makes the claim without a number.")
+    return " ".join(said)
+
+
+def interval(verdict: Verdict) -> str:
+    """The interval of a verdict's value; "" without one."""
+    if verdict.low is None or verdict.high is None:
+        return ""
+    return f"{number(verdict.low)} to {number(verdict.high)}"

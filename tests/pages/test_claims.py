@@ -1,0 +1,52 @@
+"""Verdicts become one row per claim, threshold and runs, with a cell for each folder."""
+
+from lazyneuron.pages import claims
+from lazyneuron.records.record import Verdict
+
+
+def verdict(**changes: object) -> Verdict:
+    fields = {"claim": "c1", "text": "t", "where": "w", "metric": "m", "expected": "e", "value": 1.0}
+    fields |= {"verdict": "holds", "reason": "r", "recipe": "fig1", "on": "t5", "seeds": [0], "values": [1.0]}
+    return Verdict(**fields | changes)  # type: ignore[arg-type]
+
+
+def test_claims_stand_together_with_a_cell_per_folder() -> None:
+    found = {
+        "a": [verdict(), verdict(claim="c2", text="other"), verdict(on="vit")],
+        "b": [verdict(verdict="does not hold")],
+    }
+    groups = claims.claim_groups(found)
+    assert [[row.on for row in group] for group in groups] == [["t5", "vit"], ["t5"]]
+    assert [[v.verdict for v in cell] for cell in groups[0][0].cells] == [["holds"], ["does not hold"]]
+    assert [len(cell) for cell in groups[0][1].cells] == [1, 0]
+
+
+def test_a_claim_that_was_reworded_is_still_one_row_and_another_threshold_is_not() -> None:
+    found = {
+        "old": [verdict(text="before")],
+        "new": [verdict(text="after"), verdict(text="after", expected="at most 2")],
+    }
+    (group,) = claims.claim_groups(found)
+    assert [(row.text, row.expected, [len(cell) for cell in row.cells]) for row in group] == [
+        ("after", "e", [1, 1]),
+        ("after", "at most 2", [0, 1]),
+    ]
+
+
+def test_the_note_on_intervals_goes_by_the_number_of_seeds() -> None:
+    one, three = verdict(), verdict(seeds=[0, 1, 2], values=[1.0, 1.1, 0.9], low=0.9, high=1.1)
+    assert claims.interval_note([one]) == "There is one seed: no interval."
+    note = claims.interval_note([one, three])
+    assert "bootstrap interval" in note
+    assert "With three seeds it is the range of the three values" in note
+    assert "Where there is one seed" in note
+    assert claims.interval_note([]) == ""
+    assert claims.interval_note([verdict(expected="at most 2 (ours)")]).endswith("claim without a number.")
+    assert (claims.interval(one), claims.interval(three)) == ("", "0.9 to 1.1")
+
+
+def test_tally_counts_in_words() -> None:
+    found = [verdict(), verdict(), verdict(verdict="does not hold"), verdict(verdict="cannot tell")]
+    assert claims.tally(found) == "2 hold, 1 does not hold, 1 cannot tell"
+    assert claims.tally(found[1:2]) == "1 holds"
+    assert claims.tally([]) == "no verdicts"
