@@ -265,7 +265,7 @@ def test_before_selection_sees_the_map_that_another_hook_changes() -> None:
 
 def test_calls_without_gradients_are_left_out_on_request() -> None:
     """Also of a part alone, as of DDP's module in an evaluation; reentrant checkpointing is no such call."""
-    model = Stack(reentrant=True).train()
+    model = Stack().train()
     seen: list[str] = []
     hooks = MapHooks(
         model, find_sites(model, random(1, 8)), lambda site, h, mask: seen.append(site.name), needs_grad=True
@@ -275,5 +275,6 @@ def test_calls_without_gradients_are_left_out_on_request() -> None:
             model(random(4, 8))
             model.a(random(4, 8))
         assert seen == []
+        model.reentrant = True
         model(random(4, 8).requires_grad_()).sum().backward()
     assert seen == ["a", "b"]
