@@ -1,6 +1,7 @@
 """`lazy.relufy`: replace GELU and SiLU by ReLU, so that neurons can be exactly zero."""
 
 import copy
+import functools
 import re
 from typing import Any
 
@@ -45,8 +46,7 @@ def relufy(model: nn.Module, example_inputs: Inputs | None = None) -> list[str]:
         for name, module in before.items():
             _put(layout, name, module)
         raise UsageError(f"site {left[0].name!r} still computes {left[0].activation} with ReLU: change its code")
-    for path, value in changed.items():
-        setattr(_inside(config, path), path[-1], value)
+    _set(config, changed)
     return list(before)
 
 
@@ -63,15 +63,15 @@ def _activations(model: nn.Module, sites: list[Site], inputs: Inputs) -> set[str
     """The names of the modules that take the output of the sites' gate (or up) projections, found by a dry run."""
     layout = Layout(model)
     smooth = {name: module for name, module in layout.modules.items() if _is_smooth(module)}
-    given: list[tuple[Site, Tensor]] = []
+    projected: list[tuple[Site, Tensor]] = []
     serves: dict[int, set[str | None]] = {}
 
     def at_up(site: Site) -> Any:
-        return lambda module, args, output: given.append((site, output))
+        return lambda module, args, output: projected.append((site, output))
 
     def at_activation(module: nn.Module, args: tuple[Any, ...]) -> None:
         storage = args[0].untyped_storage()._cdata
-        found = {site.name for site, output in given if output.untyped_storage()._cdata == storage}
+        found = {site.name for site, output in projected if output.untyped_storage()._cdata == storage}
         inside = {
             site.name
             for site in bare
@@ -112,8 +112,7 @@ def _config_changes(model: nn.Module, names: set[str]) -> tuple[dict[tuple[str, 
     layout, why = Layout(model), "its config has no entry for it"
     for chosen in [entries, *({path: value} for path, value in entries.items())]:
         changed = copy.deepcopy(config)
-        for path, value in chosen.items():
-            setattr(_inside(changed, path), path[-1], value)
+        _set(changed, chosen)
         try:
             with quiet(), torch.device("meta"):
                 fresh = Layout(type(model)(type(config).from_dict(changed.to_dict())))
@@ -137,7 +136,6 @@ def _strings(config: Any, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, .
     return found
 
 
-def _inside(config: Any, path: tuple[str, ...]) -> Any:
-    for name in path[:-1]:
-        config = getattr(config, name)
-    return config
+def _set(config: Any, entries: dict[tuple[str, ...], str]) -> None:
+    for (*path, name), value in entries.items():
+        setattr(functools.reduce(getattr, path, config), name, value)

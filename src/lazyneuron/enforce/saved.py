@@ -46,17 +46,19 @@ def _renamed(model: nn.Module, spec: Mapping[str, Any]) -> dict[str, Any]:
     downs = [entry["site"]["down"] for entry in spec.values()]
     if prefix == "." or parameters.issuperset(downs):
         return dict(spec)
-    if parameters.issuperset(prefix + down for down in downs):
-        return {prefix + name: _mapped(entry, lambda path: prefix + path) for name, entry in spec.items()}
-    return {
-        name.removeprefix(prefix): _mapped(entry, lambda path: path.removeprefix(prefix))
-        for name, entry in spec.items()
-    }
+    adds_prefix = parameters.issuperset(prefix + down for down in downs)
 
+    def rename(path: str) -> str:
+        return prefix + path if adds_prefix else path.removeprefix(prefix)
 
-def _mapped(entry: Mapping[str, Any], rename: Any) -> dict[str, Any]:
-    site = {
-        key: rename(value) if key in ("up", "gate", "down") and value else value for key, value in entry["site"].items()
-    }
-    dropout = {"dropout": rename(entry["dropout"])} if "dropout" in entry else {}
-    return {**entry, "site": site, **dropout}
+    found = {rename(name): {**entry, "site": dict(entry["site"])} for name, entry in spec.items()}
+    for entry in found.values():
+        for holder, key in (
+            (entry["site"], "up"),
+            (entry["site"], "gate"),
+            (entry["site"], "down"),
+            (entry, "dropout"),
+        ):
+            if holder.get(key):
+                holder[key] = rename(holder[key])
+    return found

@@ -180,8 +180,8 @@ def _products(
 
 
 def _products_in_einsum(equation: str, operands: Sequence[Tensor], at: int) -> Iterator[Product]:
-    """Operand `at` with each other operand: first over all the labels that both have and the output lacks, then over
-    one of them, where an expert is such a label too."""
+    """Operand `at` with each other operand: first summed over all labels that the output lacks, then over one of them,
+    as where the others are experts."""
     left, arrow, right = equation.replace(" ", "").partition("->")
     terms = [_labels(term, x.dim()) for term, x in zip(left.split(","), operands, strict=True)]
     every = [label for term in terms for label in term]

@@ -46,7 +46,7 @@ class CapturedMaps(Mapping[str, Tensor]):
     """Activation maps by site name, in order of execution; readable during and after the `with`.
 
     RuntimeError before the model was called inside the `with`; KeyError for an unknown site. A site that no token
-    reached has an empty map [0, F]. Opening it again goes on capturing.
+    reached has an empty map [0, F]. Reopening continues capturing.
     """
 
     def __init__(self, model: nn.Module, sites: SiteChoice, max_tokens: int, sparse: bool) -> None:

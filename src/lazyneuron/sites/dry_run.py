@@ -72,9 +72,9 @@ def dummy_inputs(model: nn.Module) -> dict[str, Tensor] | None:
         size, channels = getattr(config, "image_size", None), getattr(config, "num_channels", 3)
         if size is None:
             return None
-        height, width = (size, size) if isinstance(size, int) else size
+        shape = (1, channels, *((size, size) if isinstance(size, int) else size))
         dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-        return {"pixel_values": torch.zeros(1, channels, height, width, dtype=dtype, device=device)}
+        return {"pixel_values": torch.zeros(shape, dtype=dtype, device=device)}
     ids: Any = getattr(model, "dummy_inputs", None)
     if main != "input_ids" or not isinstance(ids, Mapping):
         return None
@@ -144,7 +144,7 @@ def _undisturbed(model: nn.Module) -> Iterator[None]:
             stack.enter_context(torch.random.fork_rng(sorted(cuda)))
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.no_grad())
-            stack.enter_context(warnings.catch_warnings(action="ignore"))  # the user's own call gives them
+            stack.enter_context(warnings.catch_warnings(action="ignore"))  # the user's own call will warn
             if "torch._dynamo" in sys.modules:
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
             torch.backends.mha.set_fastpath_enabled(False)
