@@ -116,7 +116,7 @@ def test_counts_per_token_are_a_histogram_per_layer_in_percent_of_its_neurons(me
         heights = [row["row"] - top for top in row["top"]]
         assert heights == pytest.approx([0.9 * 0.1 / 0.5, 0.9, 0.9 * 0.4 / 0.5, 0], abs=1e-4)
         assert (row["low"], row["median"], row["high"]) == pytest.approx((0.25, 12.5, 24.75))
-        assert row["said_median"] == "8 of 64 neurons"
+        assert row["text_median"] == "8 of 64 neurons"
     x = encoding(figure, 0)["x"]
     assert x["scale"] == {"type": "sqrt", "domain": [0, 24.75], "nice": False}
     assert max(x["axis"]["values"]) <= 24.75
@@ -180,7 +180,7 @@ def test_quantiles_alone_and_histograms_alone_are_drawn(measured: Measured, data
     (row, *_) = data(measure_charts.active_per_token(without(run, "token_share"), "x"))
     assert (row["percent"], row["median"]) == ([], 12.5)
     (row, *_) = data(measure_charts.active_per_token(without(run, "num_active_quantile"), "x"))
-    assert (len(row["percent"]), row["median"], row["said_high"]) == (4, None, "not counted")
+    assert (len(row["percent"]), row["median"], row["text_high"]) == (4, None, "not counted")
     assert measure_charts.active_per_token(without(run, "token_share", "num_active_quantile"), "x") is None
 
 

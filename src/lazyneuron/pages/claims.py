@@ -41,7 +41,7 @@ def claim_groups(verdicts: dict[str, list[Verdict]]) -> list[list[Claim]]:
 
 
 def tally(verdicts: Sequence[Verdict]) -> str:
-    """How many verdicts of each kind, in words."""
+    """How many verdicts there are of each kind, in words."""
     count = Counter(v.verdict for v in verdicts)
     parts = (("holds", "hold", "holds"), ("does not hold", "do not hold", "does not hold"), ("cannot tell",) * 3)
     words = [f"{count[name]} {one if count[name] == 1 else many}" for name, many, one in parts if count[name]]
@@ -49,23 +49,23 @@ def tally(verdicts: Sequence[Verdict]) -> str:
 
 
 def interval_note(verdicts: Iterable[Verdict]) -> str:
-    """What the intervals under "seen" are and are not, by how many seeds they rest on, and whose the bounds are."""
+    """How to read the intervals, which depend on the number of seeds, and who set the bounds."""
     verdicts = list(verdicts)
     counts = {len(verdict.seeds) for verdict in verdicts if verdict.seeds}
-    said = []
+    sentences = []
     if counts - {1}:
-        said.append("Seen is the mean over seeds, the interval the 95\u00a0% bootstrap interval of that mean.")
-        said.append("Why is said of the seed that speaks least for the claim.")
+        sentences.append("Seen is the mean over seeds; the interval is the 95\u00a0% bootstrap interval of that mean.")
+        sentences.append("The reason is that of the seed least favourable to the claim.")
     if 3 in counts:
-        said.append(
+        sentences.append(
             "With three seeds it is the range of the three values, and covers the true mean about three quarters of "
-            "the time; a difference of trainings must be told by Student's t as well."
+            "the time; a difference between trainings must pass Student's t test as well."
         )
     if 1 in counts:
-        said.append(f"{'Where there is one' if counts - {1} else 'There is one'} seed: no interval.")
+        sentences.append(f"{'Where there is one' if counts - {1} else 'There is one'} seed: no interval.")
     if any("(ours)" in verdict.expected for verdict in verdicts):
-        said.append("Bounds with (ours) are set here: the paper makes the claim without a number.")
-    return " ".join(said)
+        sentences.append("Bounds with (ours) are set here: the paper makes the claim without a number.")
+    return " ".join(sentences)
 
 
 def interval(verdict: Verdict) -> str:

@@ -78,16 +78,16 @@ def quality_against_density(run: Run, name: str) -> Figure | None:
     panels = [_panel(rows, what, color) for what in _judged_by(rows)]
     if not panels:
         return None
-    said = ["Lines: the model at several densities, converted" + (" and fine-tuned" if "fine-tuned" in domain else "")]
-    said.append("dashed: the original, dense")
+    parts = ["Lines: the model at several densities, converted" + (" and fine-tuned" if "fine-tuned" in domain else "")]
+    parts.append("dashed: the original, dense")
     if "control, dense" in domain:
-        said[-1] += ", and after the same fine-tuning without any selection (control)"
+        parts[-1] += ", and after the same fine-tuning without any selection (control)"
     budgets = " The large point has a density of its own at each site." if run.config.get("budgets") else ""
     size = f" The large point is the density asked for.{budgets}" if any(row["is_asked"] for row in rows) else ""
     return Figure(
         name=name,
         title=f"Quality against density: {run.name}",
-        caption="; ".join(said) + f".{size} On held-out data, densities on a logarithmic axis.",
+        caption="; ".join(parts) + f".{size} On held-out data, densities on a logarithmic axis.",
         spec=side_by_side(panels, pick="case", legend_columns=2),
     )
 
@@ -152,10 +152,10 @@ def enforced_summary(run: Run) -> list[str]:
     text += " neurons"
     if "fine-tuned" in values:
         text += f"; after fine-tuning under that selection it is {values['fine-tuned']}"
-    said = [f"{text}."]
+    sentences = [f"{text}."]
     if "control, dense" in values:
-        said.append(f"The same fine-tuning without any selection gives {values['control, dense']}.")
-    return said
+        sentences.append(f"The same fine-tuning without any selection gives {values['control, dense']}.")
+    return sentences
 
 
 def enforced_origin(run: Run) -> str:

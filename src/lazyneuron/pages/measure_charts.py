@@ -66,14 +66,14 @@ def kinds_of_token(run: Run, name: str) -> Figure | None:
 def _by_layer(run: Run, name: str, series: dict[str, str], *, legend: str, title: str, caption: str) -> Figure | None:
     """One line for each number in `series` over the layers, one panel per stack."""
     rows = [
-        at_layer(layer) | {"counted": said, "value": rounded(100 * layer.numbers[what])}
+        at_layer(layer) | {"counted": text, "value": rounded(100 * layer.numbers[what])}
         for layer in layers_of(run)
-        for what, said in series.items()
+        for what, text in series.items()
         if (has_positive(layer) if what == "positive" else what in layer.numbers)
     ]
     if not rows:
         return None
-    seen = [said for said in series.values() if any(row["counted"] == said for row in rows)]
+    seen = [text for text in series.values() if any(row["counted"] == text for row in rows)]
     key, panels = alt.Legend(title=legend), []
     y = log_axis([row["value"] for row in rows], "share of neurons (%)")
     for stack, part in grouped(rows, "stack"):
@@ -138,10 +138,10 @@ def active_per_token(run: Run, name: str) -> Figure | None:
     last = max(1e-3, *(value or 0 for row in rows for value in (*row["percent"], row["high"], row["median"])))
     scale, top = alt.Scale(type="sqrt", domain=[0, last], nice=False), -peak - 0.1
     axis = alt.Axis(values=_sqrt_ticks(last), labelExpr=PLAIN, labelOverlap="greedy", labelSeparation=4)
-    said = [tooltip(f"said_{key}", text) for key, (_, text) in _QUANTILES.items()]
+    quantiles = [tooltip(f"text_{key}", text) for key, (_, text) in _QUANTILES.items()]
     panels = []
     for stack, part in grouped(rows, "stack"):
-        base, y = alt.Chart(inline(part)).encode(tooltip=[*tooltips(*_AT), *said]), row_axis(part, "row", top)
+        base, y = alt.Chart(inline(part)).encode(tooltip=[*tooltips(*_AT), *quantiles]), row_axis(part, "row", top)
         ridges = base.transform_flatten(["percent", "top"])
         ridges = ridges.mark_area(interpolate="step-after", fillOpacity=0.7, line={"strokeWidth": 1.3})
         ridges = ridges.encode(
@@ -198,8 +198,8 @@ def _ridge(layer: Layer, d_ff: int, peak: float) -> Row | None:
     row = at_layer(layer) | {"percent": [rounded(100 * x / d_ff) for x, _ in points]}
     row |= {"top": [rounded(layer.row - peak * share / highest) for _, share in points]}
     row |= {key: None if count is None else rounded(100 * count / d_ff) for key, count in found.items()}
-    said = {key: "not counted" if n is None else f"{n:,.0f} of {d_ff:,} neurons" for key, n in found.items()}
-    return row | {f"said_{key}": text for key, text in said.items()}
+    texts = {key: "not counted" if n is None else f"{n:,.0f} of {d_ff:,} neurons" for key, n in found.items()}
+    return row | {f"text_{key}": text for key, text in texts.items()}
 
 
 def compared_by_depth(runs: Sequence[Run], name: str) -> Figure | None:

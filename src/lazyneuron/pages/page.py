@@ -75,7 +75,7 @@ def write_page(tops: dict[str, RunFolder], out: Path, checked: Checked) -> Path:
     runs: list[Run] = []
     for label, top in tops.items():
         if top.config.get("name") == "advise":
-            raise UsageError(f"{top.path} is of lazyneuron advise, which prints what it found: it has no page")
+            raise UsageError(f"{top.path} holds results of lazyneuron advise, which prints them: it has no page")
         runs += checked.runs.get(label) or _runs_of(label, top)
     verdicts = {label: top.verdicts() for label, top in tops.items()}
     models = _with_model_names([run for run in runs if is_measured(run) and run.label not in checked.runs])
@@ -159,12 +159,12 @@ def _model_name(run: Run) -> str:
 
 
 def _folders(runs: list[Run]) -> list[tuple[str, str]]:
-    """Models and their result folders, of those that the folder's name alone, or on the page already, does not tell."""
+    """Names and result folders of the models whose folder has another name than they have on the page."""
     found = []
     for run in runs:
         stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", _model_name(run)).strip(".-")
-        told = (stem, f"measure-{stem}", f"enforce-{stem}", _model_name(run))
-        if run.label not in told and not run.name.endswith(f"({run.label})"):
+        obvious = (stem, f"measure-{stem}", f"enforce-{stem}", _model_name(run))
+        if run.label not in obvious and not run.name.endswith(f"({run.label})"):
             found.append((run.name, run.label))
     return found
 

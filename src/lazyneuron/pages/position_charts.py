@@ -78,8 +78,8 @@ def _columns(layer: Layer, is_text: bool) -> list[Row]:
         found = [place for place, of in enumerate(column) if of == number]
         start, end = starts[found[0]], ends[found[-1]]
         mean = sum(points[place][1] for place in found) / len(found)
-        said = f"{start:,.0f}" if end - start <= 1 else f"{start:,.0f} to {end - 1:,.0f}"
-        place = {"start": start, "end": end, "positions": said}
+        text = f"{start:,.0f}" if end - start <= 1 else f"{start:,.0f} to {end - 1:,.0f}"
+        place = {"start": start, "end": end, "positions": text}
         rows.append(at_layer(layer) | place | {"value": rounded(100 * mean)})
     return rows
 

@@ -109,14 +109,14 @@ def density_by_layer(runs: Sequence[Run], name: str) -> Figure | None:
             title = " · ".join(filter(None, [label if len(runs) > 1 else "", stack]))
             panels.append(layered([_half(), *marks], title))
     by_seed = ", a line for each seed" if seed_field(rows) else ""
-    on_which = told = ""
+    on_which = paper = ""
     if len({row["data"] for row in rows}) > 1:
         on_which = ", on the data it was trained on and on data it has not seen"
-        told = " The paper's Figure 2b finds that the two lie close together."
+        paper = " The paper's Figure 2b finds that the two lie close together."
     return Figure(
         name=name,
         title=f"Density by layer at the end of training: {run_title(runs[0])}",
-        caption=f"Share of active neurons per layer at the last measured step{on_which}{by_seed}.{told}",
+        caption=f"Share of active neurons per layer at the last measured step{on_which}{by_seed}.{paper}",
         spec=concat(panels, pick="data"),
     )
 

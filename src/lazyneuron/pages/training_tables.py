@@ -47,28 +47,28 @@ def density_table(run: Run) -> Table:
 
 
 def density_summary(run: Run) -> list[str]:
-    """Sentences that put the run's mean density beside the paper's, with the two scales."""
+    """Sentences that compare the run's mean density with the paper's, and say how the scales differ."""
     rows = density_rows(run)
-    said = []
+    sentences = []
     for stack in dict.fromkeys(row["stack"] for row in rows):
         found = [row["train"] for row in rows if row["stack"] == stack and row["train"] is not None]
         if found:
-            said.append(
+            sentences.append(
                 f"{stack.capitalize() or 'Layers'}: {percent(fmean(found))} of neurons active at the end on average, "
                 f"{percent(min(found))} in the sparsest layer and {percent(max(found))} in the densest (training data)."
             )
     both = [(row["train"], row["eval"]) for row in rows if row["train"] and row["eval"] is not None]
     if both:
         gap = max(abs(evaluation / training - 1) for training, evaluation in both)
-        said.append(f"Training and evaluation data differ by at most {percent(gap)} of a layer's density.")
+        sentences.append(f"Training and evaluation data differ by at most {percent(gap)} of a layer's density.")
     paper = next((text for name, text in PAPER_DENSITY.items() if name in _family(run)), None)
-    if paper and said:
+    if paper and sentences:
         sizes = ", ".join(f"{key} {run.config[key]}" for key in _SIZES if key in run.config)
-        said.append(
+        sentences.append(
             f"The paper reports {paper}, for a far larger model and far longer training. This run is a different scale"
             f"{f' ({sizes})' if sizes else ''}: compare the shape of the curves, not the number."
         )
-    return said
+    return sentences
 
 
 def progress(run: Run) -> str | None:

@@ -262,6 +262,6 @@ class RunFolder:
                     raise ValueError(f"{damaged} fails its checksum")
             return torch.load(path, map_location=map_location, weights_only=True)
         except Exception as error:
-            then = f"the run goes on from {paths[-2].name}" if len(paths) > 1 else "the run starts again"
+            then = f"the run continues from {paths[-2].name}" if len(paths) > 1 else "the run starts again"
             cause = str(error).splitlines()[0]
             raise LazyneuronError(f"checkpoint {path} is damaged ({cause}): remove it, and {then}") from error

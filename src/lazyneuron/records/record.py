@@ -1,4 +1,4 @@
-"""Numbers with a parent: what was measured, by which code and machine, and what a claim came to."""
+"""Numbers with a parent: what was measured, by which code and on which machine, and the outcome of claims."""
 
 import functools
 import importlib.metadata
@@ -72,7 +72,7 @@ class Record:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What one claim of the paper came to on the records of some runs, over seeds.
+    """The outcome of one claim of the paper on the records of some runs, over seeds.
 
     `expected` is the threshold in words, `reported` what the paper found; `on` names the runs, `recipe` the experiment.
     `values` are the metric as each of `seeds` shows it, `value` their mean (None where there was nothing to see),
@@ -99,7 +99,7 @@ class Verdict:
 
 @functools.cache
 def _commit() -> str:
-    """The git commit of the running code, "+changes" where files differ from it; "unknown" for want of a checkout."""
+    """The git commit of the running code, "+changes" where files differ from it; "unknown" outside a git checkout."""
     try:
         version = importlib.metadata.version("lazyneuron")
     except importlib.metadata.PackageNotFoundError:
