@@ -18,7 +18,7 @@ FORKED.set_forkserver_preload(
         "transformers.models.vit.modeling_vit",
         "lazyneuron.enforce.verify",
         "lazyneuron.measure.callbacks",
-        "lazyneuron.training.loop",
+        "lazyneuron.paper.train",
     ]
 )
 

@@ -15,8 +15,8 @@ from lazyneuron.errors import UsageError
 from lazyneuron.load.checkpoint import quiet
 from lazyneuron.load.models import load
 from lazyneuron.records.folder import RunFolder
-from lazyneuron.training.heldout import text_data
-from lazyneuron.training.model_quality import Tally, answer
+from lazyneuron.training.evaluation import Evaluation, answer
+from lazyneuron.training.split_data import text_data
 from tests.load.conftest import build, byte_tokenizer
 
 K = 4
@@ -31,15 +31,14 @@ def quality_of(model, options):
     """What a loop of our own says of a model on the same held-out batches."""
     loaded = load(options.model)
     data = text_data(loaded, options.text, batch_size=2, length=24, seed=0, is_split=True)
-    tally, seen = Tally(), 0
+    evaluation, seen = Evaluation(model), 0
     with torch.no_grad():
         for batch in data.evaluation():
             if seen >= options.tokens:
                 break
             seen += batch.inputs.get("decoder_input_ids", batch.inputs["input_ids"]).numel()
-            found = answer(model, batch.inputs)
-            tally.add(batch, found, answer(loaded.model, batch.inputs))
-    return tally.quality
+            evaluation.add(batch, answer(loaded.model, batch.inputs))
+    return evaluation.means
 
 
 @pytest.mark.parametrize("family", ["llama", "opt", "t5"])
@@ -55,11 +54,11 @@ def test_a_checkpoint_becomes_sparse_and_loads_again_with_the_same_loss(family, 
     reloaded = from_pretrained(str(converted.model))
     assert {entry["selection"]["density"] for entry in enforced(reloaded).values()} == {K / 32}
     quality = quality_of(reloaded, asked)
-    assert found["converted", K / 32, "loss"] == pytest.approx(quality.loss, rel=1e-12)
-    assert found["converted", K / 32, "kl"] == pytest.approx(quality.kl, rel=1e-9)
-    assert found["converted", K / 32, "perplexity"] == pytest.approx(quality.perplexity)
+    assert found["converted", K / 32, "loss"] == pytest.approx(quality["loss"], rel=1e-12)
+    assert found["converted", K / 32, "kl"] == pytest.approx(quality["kl"], rel=1e-9)
+    assert found["converted", K / 32, "perplexity"] == pytest.approx(quality["perplexity"])
     dense = load(str(converted.model))
-    assert quality_of(dense.model, asked).loss == pytest.approx(found["before", 1.0, "loss"], rel=1e-12)
+    assert quality_of(dense.model, asked)["loss"] == pytest.approx(found["before", 1.0, "loss"], rel=1e-12)
     assert dense.tokenizer("the")["input_ids"] == load(asked.model).tokenizer("the")["input_ids"]
     kept = [r for r in converted.records if r.what == "density" and r.case == "converted"]
     assert [r.site for r in kept] == [site.name for site in converted.sites]
@@ -84,7 +83,7 @@ def test_relufied_and_fine_tuned_it_is_better_than_only_converted(options, conso
     assert steps == [10, 20, 30]
     reloaded = from_pretrained(str(converted.model))
     assert reloaded.config.hidden_act == "relu"
-    assert quality_of(reloaded, options()).loss == pytest.approx(found["finetuned", K / 32, "loss"], rel=1e-12)
+    assert quality_of(reloaded, options())["loss"] == pytest.approx(found["finetuned", K / 32, "loss"], rel=1e-12)
     assert verify(reloaded, {"input_ids": torch.arange(10, 40)[None]})
     assert list(converted.folder.glob("*.pt")) == []
     assert not any("top-k is by magnitude" in note for note in converted.notes)

@@ -19,9 +19,9 @@ from lazyneuron.errors import StoppedError, UsageError
 from lazyneuron.load.checkpoint import quiet
 from lazyneuron.load.models import load
 from lazyneuron.records.folder import RunFolder
+from lazyneuron.training.comparison import Comparison
 from lazyneuron.training.finetune import Finetuning, finetune
-from lazyneuron.training.heldout import text_data
-from lazyneuron.training.model_quality import Evaluation
+from lazyneuron.training.split_data import text_data
 from tests.load.conftest import build, byte_tokenizer
 
 K = 4
@@ -70,11 +70,11 @@ def test_stopped_in_every_stage_it_goes_on_to_the_same_records(options, console,
     asked = options(**HOW, out="parted")
     loop = sys.modules[LOOP]
     for target, name, at, message, stage in (
-        (Evaluation, "add", 1, "stopped judging after 48 of 90; the same command goes on", "judging"),
+        (Comparison, "add", 1, "stopped judging after 48 of 90; the same command resumes it", "judging"),
         (loop, "objective", 3, "stopped at step 3 of 6", "finetuning"),
-        (Evaluation, "add", 1, "stopped judging again after 48 of 90", "judging-finetuned"),
+        (Comparison, "add", 1, "stopped judging again after 48 of 90", "judging-finetuned"),
         (loop, "objective", 2, "stopped at step 2 of 6", "control"),
-        (Evaluation, "add", 1, "stopped judging the control after 48 of 90", "judging-control"),
+        (Comparison, "add", 1, "stopped judging the control after 48 of 90", "judging-control"),
     ):
         with monkeypatch.context() as patch:
             stopping(patch, target, name, at)
@@ -120,10 +120,10 @@ def test_the_fine_tuned_model_is_judged_over_the_same_densities(options, console
     loaded, asked = load(options().model), options()
     written = enforced(model)
     half = {name: entry | {"selection": TopK(density=0.5).to_dict()} for name, entry in written.items()}
-    judged = Evaluation(model, loaded.model, converted.sites, {0.5: half})
+    judged = Comparison(model, loaded.model, converted.sites, {0.5: half})
     for batch, _ in zip(data_of(loaded, asked).evaluation(), range(2), strict=False):
         judged.add(batch)
-    assert found["finetuned", 0.5, "loss"] == pytest.approx(judged.tallies[0.5].quality.loss, rel=1e-12)
+    assert found["finetuned", 0.5, "loss"] == pytest.approx(judged.evaluations[0.5].quality.loss, rel=1e-12)
     assert found["finetuned", 0.5, "loss"] != found["sweep", 0.5, "loss"]
     kept = {r.x: r.value for r in converted.records if (r.case, r.what) == ("finetuned", "density")}
     assert kept.keys() == {K / 32, 1.0, 0.5}
@@ -143,10 +143,10 @@ def test_the_control_is_the_original_fine_tuned_alike_without_a_selection(option
         original=original.model,
     )
     enforce(ours.model, TopK(density=1.0), example_inputs=next(data.evaluation()).inputs)
-    judged = Evaluation(ours.model, original.model, converted.sites, {1.0: enforced(ours.model)})
+    judged = Comparison(ours.model, original.model, converted.sites, {1.0: enforced(ours.model)})
     for batch, _ in zip(data.evaluation(), range(2), strict=False):
         judged.add(batch)
-    assert found["control", 1.0, "loss"] == judged.tallies[1.0].quality.loss
+    assert found["control", 1.0, "loss"] == judged.evaluations[1.0].quality.loss
     assert found["control", 1.0, "loss"] < found["before", 1.0, "loss"]
     losses = [r.value for r in converted.records if (r.case, r.split, r.what) == ("control", "train", "loss")]
     assert len(losses) == 3

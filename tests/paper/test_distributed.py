@@ -10,8 +10,8 @@ from lazyneuron.enforce.selection import TopK
 from lazyneuron.errors import StoppedError
 from lazyneuron.paper.runs import Training, run_config
 from lazyneuron.paper.task import load_batches
+from lazyneuron.paper.train import train
 from lazyneuron.records.folder import RunFolder
-from lazyneuron.training.loop import train
 from tests.processes import run_on_ranks
 
 UNEVEN = {"batch_size": 7, "test_examples": 22, "optimizer": "adamw", "learning_rate": 3e-3}

@@ -9,8 +9,8 @@ from torch.nn.functional import cross_entropy
 from lazyneuron.paper.registry import EXPERIMENTS, find_recipes
 from lazyneuron.paper.runs import T5Task, Training
 from lazyneuron.paper.task import forward, task_model
+from lazyneuron.paper.train import make_optimizer
 from lazyneuron.paper.trainings import t5, vit
-from lazyneuron.training.loop import make_optimizer
 
 PARAMETERS_IN_MILLIONS = {
     "t5": 222.9,

@@ -5,7 +5,9 @@ import pytest
 from lazyneuron.errors import UsageError
 from lazyneuron.paper.latency.skipping import Skipping
 from lazyneuron.paper.study import load_trained
+from lazyneuron.paper.task import labelled
 from lazyneuron.records.folder import RunFolder
+from lazyneuron.training.evaluation import Evaluation
 
 
 def test_without_its_model_a_study_says_what_to_do(trained, tmp_path):
@@ -32,13 +34,8 @@ def test_a_trained_model_is_what_the_training_left(trained):
     folder, runs = trained
     records = RunFolder(folder / "vit-top8-seed0").records()
     found = load_trained(runs["vit-top8"], folder, 0, folder / "cache")
-    from lazyneuron.measure import watch
-    from lazyneuron.paper.evaluate import feed
-    from lazyneuron.training.quality import Quality
-
-    quality = Quality()
-    with watch(found.model, found.sites) as probe:
-        feed(found.model, found.batches.test(), quality, [probe])
+    evaluation = Evaluation(found.model, found.sites).run(map(labelled, found.batches.test()))
+    quality = evaluation.quality
     test = {(r.what, r.site): r.value for r in records if r.split == "test" and r.x is None}
     assert (quality.loss, quality.ece) == (test["loss", ""], test["ece", ""])
-    assert probe.density == {site.name: test["density", site.name] for site in found.sites}
+    assert evaluation.kept.density == {site.name: test["density", site.name] for site in found.sites}

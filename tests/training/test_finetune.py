@@ -16,9 +16,10 @@ from lazyneuron.load.models import Loaded
 from lazyneuron.measure import watch
 from lazyneuron.records.folder import RunFolder
 from lazyneuron.sites import find_sites
+from lazyneuron.training.evaluation import Answer, Batch, Evaluation
 from lazyneuron.training.finetune import Finetuning, finetune, objective
-from lazyneuron.training.heldout import image_data, text_data
-from lazyneuron.training.model_quality import IGNORED, Answer, Scored, Tally, answer
+from lazyneuron.training.quality import IGNORED
+from lazyneuron.training.split_data import image_data, text_data
 from tests.load.conftest import FAMILIES, build, byte_tokenizer
 
 K = 4
@@ -31,7 +32,7 @@ def batches():
     labels = F.pad(ids[:, 1:], (0, 1), value=IGNORED)
 
     def from_step(start):
-        return itertools.islice(itertools.repeat(Scored({"input_ids": ids}, labels)), start, None)
+        return itertools.islice(itertools.repeat(Batch({"input_ids": ids}, labels)), start, None)
 
     return from_step
 
@@ -88,7 +89,7 @@ def test_stopped_and_gone_on_it_comes_to_the_same_weights(batches, tmp_path):
         if step == 5:
             os.kill(os.getpid(), signal.SIGINT)
 
-    with pytest.raises(StoppedError, match="stopped at step 5 of 11; the same command goes on"):
+    with pytest.raises(StoppedError, match="finetuning stopped at step 5 of 11; the same command resumes it"):
         finetune(part, batches, how, second, sites=sites, original=original, report=stop)
     rest, sites, original = sparse("gpt2", dropout=0.1)
     seen = []
@@ -108,19 +109,19 @@ def test_the_objective_is_cross_entropy_plus_weighted_kl():
     ours, theirs = torch.randn(2, 5, 7, requires_grad=True), torch.randn(2, 5, 7)
     labels = torch.randint(0, 7, (2, 5))
     labels[1, 3:] = IGNORED
-    total, loss = objective(Scored({}, labels), Answer(ours, True), Answer(theirs, True), 0.7)
-    tally = Tally()
-    tally.add(Scored({}, labels), Answer(ours.detach(), True), Answer(theirs, True))
-    assert loss.item() == pytest.approx(tally.quality.loss, rel=1e-5)
-    assert total.item() == pytest.approx(tally.quality.loss + 0.7 * tally.quality.kl, rel=1e-5)
+    total, loss = objective(Batch({}, labels), Answer(ours, True), Answer(theirs, True), 0.7)
+    found = Evaluation(torch.nn.Identity())
+    found.count(Batch({}, labels), Answer(ours.detach(), True), Answer(theirs, True))
+    assert loss.item() == pytest.approx(found.means["loss"], rel=1e-5)
+    assert total.item() == pytest.approx(found.means["loss"] + 0.7 * found.means["kl"], rel=1e-5)
     total.backward()
     assert ours.grad is not None
     assert (ours.grad[1, 3:] == 0).all()
-    total, loss = objective(Scored({}), Answer(ours, True), Answer(theirs, True), 2.0)
+    total, loss = objective(Batch({}), Answer(ours, True), Answer(theirs, True), 2.0)
     assert total.item() == pytest.approx(2 * loss.item())
-    total, _ = objective(Scored({}), Answer(ours, False), Answer(theirs, False), 1.0)
+    total, _ = objective(Batch({}), Answer(ours, False), Answer(theirs, False), 1.0)
     assert total.item() == pytest.approx(((ours - theirs).square().sum() / theirs.square().sum()).item())
-    nothing, _ = objective(Scored({}, torch.full((2, 5), IGNORED)), Answer(ours, True), None, 0.0)
+    nothing, _ = objective(Batch({}, torch.full((2, 5), IGNORED)), Answer(ours, True), None, 0.0)
     assert nothing.item() == 0
 
 
@@ -153,12 +154,7 @@ def test_an_image_classifier_learns(tmp_path):
     enforce(loaded.model, TopK(k=K), example_inputs=example)
     how = Finetuning(num_steps=120, learning_rate=5e-3)
     finetune(loaded.model, data.training, how, RunFolder(tmp_path / "run", {}))
-    tally = Tally()
-    with torch.no_grad():
-        for batch in data.evaluation():
-            found = answer(loaded.model, batch.inputs)
-            tally.add(batch, found, found)
-    assert tally.quality.accuracy > 0.6
+    assert Evaluation(loaded.model).run(data.evaluation()).quality.accuracy > 0.6
 
 
 def test_a_loss_that_is_no_number_is_an_error_that_names_the_step(batches, tmp_path):
@@ -168,7 +164,10 @@ def test_a_loss_that_is_no_number_is_an_error_that_names_the_step(batches, tmp_p
         if step == 3:
             next(model.parameters()).data[10] = float("nan")
 
-    with pytest.raises(LazyneuronError, match=r"loss became nan at step 4 of 9: run again with a lower --lr"):
+    with pytest.raises(
+        LazyneuronError,
+        match=r"finetuning: the loss became nan at step 4 of 9, learning rate .* lower learning rate",
+    ):
         finetune(model, batches, Finetuning(num_steps=9), RunFolder(tmp_path / "run", {}), report=poison)
 
 
@@ -183,11 +182,11 @@ def test_bad_settings_are_told_in_one_line(batches, tmp_path):
         with pytest.raises(UsageError, match=message):
             Finetuning(**wrong)
     model, _, _ = sparse()
-    bare = Scored({"input_ids": torch.arange(10, 20)[None]})
+    bare = Batch({"input_ids": torch.arange(10, 20)[None]})
     folder = RunFolder(tmp_path / "run", {})
-    with pytest.raises(UsageError, match="no labels for this model, so only its original can teach it: give --dist"):
+    with pytest.raises(UsageError, match="no labels for this model: distil from the original with --distill 1"):
         finetune(model, lambda step: iter([bare]), Finetuning(num_steps=2), folder)
-    with pytest.raises(LazyneuronError, match="the data for training ended at step 2 of 5: give more"):
+    with pytest.raises(LazyneuronError, match="the training data ended at step 2 of 5: give more"):
         finetune(model, lambda step: itertools.islice(batches(step), 2), Finetuning(num_steps=5), folder)
 
 

@@ -193,7 +193,7 @@ def test_ignored_labels_do_not_count():
     same(quality(spoilt, labels.where(some, -100)), quality(logits[some], labels[some]))
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
 @pytest.mark.parametrize("is_label", [True, False])
 def test_logits_that_are_not_finite_are_counted_and_spoil_every_mean(bad, is_label):
     logits, labels = drawn(0)
@@ -210,6 +210,14 @@ def test_all_logits_not_finite_are_no_good_number_either():
     found = quality(torch.full((4, 3), math.nan), torch.zeros(4, dtype=torch.long))
     assert found.count == found.num_nonfinite == 4
     assert all(math.isnan(getattr(found, name)) for name in MEANS)
+
+
+def test_a_class_of_logit_minus_infinity_has_probability_zero():
+    logits, labels = drawn(0)
+    wide = torch.cat([logits, torch.full((200, 1), -math.inf)], 1)
+    same(quality(wide, labels), quality(logits, labels))
+    assert quality(wide[:1], torch.tensor([7])).loss == math.inf
+    assert quality(torch.full((1, 3), -math.inf), torch.tensor([0])).num_nonfinite == 1
 
 
 def test_extreme_logits_are_exact():

@@ -8,9 +8,9 @@ from typing import Any, cast
 
 import torch
 from rich.console import Console
+from torch import nn
 
 from lazyneuron.cli.enforce import Enforce
-from lazyneuron.cli.enforce_judge import ASKED, Judge, Key
 from lazyneuron.cli.loading import config_of, failed, loaded_on_device, progress, sites_of
 from lazyneuron.enforce.enforce import assigned, enforce, enforced, release
 from lazyneuron.enforce.relufy import relufy
@@ -24,9 +24,10 @@ from lazyneuron.measure.probe import RELU_LIKE
 from lazyneuron.records.folder import RunFolder
 from lazyneuron.records.record import Record, Source, device_name
 from lazyneuron.sites import Site, find_sites
+from lazyneuron.training.comparison import AS_ENFORCED, Comparer, Key
+from lazyneuron.training.evaluation import Batch
 from lazyneuron.training.finetune import Finetuning, finetune
-from lazyneuron.training.heldout import Data, image_data, text_data
-from lazyneuron.training.model_quality import Scored
+from lazyneuron.training.split_data import SplitData, image_data, text_data
 
 _STAGES = ("judging", "finetuning", "judging-finetuned", "control", "judging-control")
 
@@ -66,7 +67,7 @@ def convert(command: Enforce, console: Console) -> Converted:
     Records have split "eval", `x` and a `case`. "before" is the original, "converted" the model as asked, at the mean
     over its sites' densities, and "sweep" it at other densities, the same everywhere. "finetuned" is the fine-tuned
     model at all of these, and "control" the original fine-tuned alike (steps, order of data, dropout, loss) without any
-    selection, at 1. What they hold: loss, perplexity, accuracy, agreement, kl or cosine as `enforce.quality.Quality`
+    selection, at 1. What they hold: loss, perplexity, accuracy, agreement, kl or cosine as `training.Evaluation`
     has them, and each site's density (kept) and natural_density.
 
     A folder that is done is read; one that was interrupted goes on. Raises StoppedError after Ctrl-C, UsageError for
@@ -102,7 +103,17 @@ def convert(command: Enforce, console: Console) -> Converted:
     device = next(loaded.model.parameters()).device
     source = Source.here(device_name(device), torch.get_num_threads())
     parent = {"seed": how.seed if how else 0, "source": source}
-    judge = Judge(loaded, made, data, command.tokens, folder, console, parent)
+    comparer = Comparer(loaded, made, data, command.tokens, folder, parent)
+
+    def judge(model: nn.Module, cases: list[tuple[str, float, Key]], doing: str, stage: str) -> list[Record]:
+        with progress(console, doing, "tokens", command.tokens) as report:
+            try:
+                return comparer(model, cases, doing, stage, report)
+            except LazyneuronError:
+                raise
+            except Exception as error:
+                raise failed(loaded, error) from error
+
     asked, key = _asked(sparse.model, command)
     sweep = list(dict.fromkeys(sorted(command.sweep_densities, reverse=True)))
     judged = {record.case for record in folder.records() if record.split == "eval"}
@@ -130,8 +141,8 @@ def convert(command: Enforce, console: Console) -> Converted:
         folder.append(judge(dense.model, [("control", 1.0, 1.0)], "judging the control", "judging-control"))
     folder.mark_done()
     _forget_checkpoints(folder, *_STAGES)
-    if 0 < judge.seen < command.tokens:
-        notes.append(f"the held-out data ended after {judge.seen:,} of {command.tokens:,}")
+    if 0 < comparer.num_seen < command.tokens:
+        notes.append(f"the held-out data ended after {comparer.num_seen:,} of {command.tokens:,}")
     return Converted(folder.path, folder.records(), made, notes)
 
 
@@ -143,14 +154,14 @@ def _copied(loaded: Loaded, learns: set[str]) -> Loaded:
     return replace(loaded, model=model)
 
 
-def _asked(model: torch.nn.Module, command: Enforce) -> tuple[float, Key]:
-    """The mean over the sites of the density asked for, and the key under which a `Judge` judges it."""
+def _asked(model: nn.Module, command: Enforce) -> tuple[float, Key]:
+    """The mean over the sites of the density asked for, and its key in a comparison."""
     if not command.density_by_site:
         return command.density, command.density
-    return fmean(entry["selection"]["density"] for entry in enforced(model).values()), ASKED
+    return fmean(entry["selection"]["density"] for entry in enforced(model).values()), AS_ENFORCED
 
 
-def _data(loaded: Loaded, command: Enforce) -> Data:
+def _data(loaded: Loaded, command: Enforce) -> SplitData:
     kinds = ("text", "images")
     if loaded.kind not in kinds or not hasattr(loaded.model, "save_pretrained"):
         what = f"takes {loaded.kind}" if loaded.kind not in (*kinds, "own") else "is not of transformers"
@@ -174,7 +185,7 @@ def _check_budgets(command: Enforce, sites: list[Site]) -> None:
         raise UsageError(f"--budgets: {error}") from error
 
 
-def _convert(loaded: Loaded, first: Scored, sites: list[Site], command: Enforce) -> list[Site]:
+def _convert(loaded: Loaded, first: Batch, sites: list[Site], command: Enforce) -> list[Site]:
     """Swap activations if asked to and enforce what is asked on `sites`; the sites as they are now."""
     try:
         if command.relufy:
@@ -191,7 +202,7 @@ def _train(
     taught: Loaded,
     loaded: Loaded,
     sites: list[Site],
-    data: Data,
+    data: SplitData,
     command: Enforce,
     folder: RunFolder,
     console: Console,
@@ -238,7 +249,7 @@ def _save(loaded: Loaded, folder: RunFolder) -> None:
                 part.save_pretrained(path)
 
 
-def _config(command: Enforce, loaded: Loaded, data: Data, first: Scored, sites: list[Site]) -> dict[str, Any]:
+def _config(command: Enforce, loaded: Loaded, data: SplitData, first: Batch, sites: list[Site]) -> dict[str, Any]:
     how = finetuning_of(command)
     return config_of(command, loaded, data.about, first.inputs, sites) | {
         "density": command.density,

@@ -27,7 +27,7 @@ from lazyneuron.training.stop import stop_signals
 _PRELOADED = [
     "transformers.models.t5.modeling_t5",
     "transformers.models.vit.modeling_vit",
-    "lazyneuron.training.loop",
+    "lazyneuron.paper.train",
 ]
 
 

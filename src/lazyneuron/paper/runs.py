@@ -169,7 +169,7 @@ class Training(RunSpec):
         self, path: Path, seed: int, cache: Path, report: Report = silent, device: str = "", sharded: bool = False
     ) -> None:
         from lazyneuron.paper.task import load_batches
-        from lazyneuron.training.loop import train
+        from lazyneuron.paper.train import train
 
         batches = load_batches(self, seed, cache)
         folder = RunFolder(path, run_config(self, seed, batches.fingerprint))

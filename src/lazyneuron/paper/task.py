@@ -15,6 +15,7 @@ from lazyneuron.data.text import TextData, load_text, num_windows, span_batch, s
 from lazyneuron.paper import variants
 from lazyneuron.paper.models import MLP, mixer, t5, vit
 from lazyneuron.paper.runs import ImageTask, T5Task, Training
+from lazyneuron.training.evaluation import Batch
 
 _TRAIN, _PROBE, _TEST = 0, 1, 2
 
@@ -159,6 +160,11 @@ def forward(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]
     output = model(**inputs)
     logits = output if isinstance(output, Tensor) else output.logits
     return logits.float().flatten(0, -2), batch["labels"].flatten()
+
+
+def labelled(batch: dict[str, Tensor]) -> Batch:
+    """A batch with its labels apart from the model's inputs."""
+    return Batch({name: value for name, value in batch.items() if name != "labels"}, batch["labels"])
 
 
 class _Steps(Dataset):

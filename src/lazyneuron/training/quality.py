@@ -1,4 +1,4 @@
-"""How good and how well calibrated predictions are: sums that add up over batches and ranks."""
+"""How good and how well calibrated predictions are, and how near to an original model's: sums over predictions."""
 
 import math
 from dataclasses import dataclass
@@ -38,8 +38,8 @@ class Quality:
     With `adaptive` the confidences are kept as well, 8 bytes a prediction (on every rank those of all ranks, after
     `all_reduce`), for the error over bins of equal mass: leave it out for language models.
 
-    A prediction with a logit that is nan or infinite counts in `num_nonfinite` and makes every mean nan. Mask a class
-    with a large negative logit, not with -inf.
+    A prediction with a logit that is nan or inf counts in `num_nonfinite` and makes every mean nan. A logit of -inf is
+    a class of probability 0, unless all are.
     """
 
     def __init__(self, num_classes: int | None = None, *, num_bins: int = NUM_BINS, adaptive: bool = True) -> None:
@@ -83,11 +83,11 @@ class Quality:
 
     def _add(self, z_NC: Tensor, labels_N: Tensor) -> None:
         """Add predictions by their logits in float64, whose memory is used up."""
-        is_finite = z_NC.isfinite().all(1)
+        top_N, guess_N = z_NC.max(1)
+        is_finite = top_N.isfinite()
         num_nonfinite = len(z_NC) - int(is_finite.sum())
         if num_nonfinite:
-            z_NC, labels_N = z_NC[is_finite], labels_N[is_finite]
-        top_N, guess_N = z_NC.max(1)
+            z_NC, labels_N, top_N, guess_N = (x[is_finite] for x in (z_NC, labels_N, top_N, guess_N))
         z_NC -= top_N[:, None]
         label_N = z_NC.gather(1, labels_N[:, None])[:, 0]
         total_N = z_NC.exp_().sum(1)
@@ -125,6 +125,14 @@ class Quality:
         self._bins = torch.stack([bins for _, _, bins, _ in found]).sum(0)
         self._kept = [part for *_, kept in found for part in kept]
 
+    def state(self) -> dict[str, Any]:
+        """All sums, for `load_state`."""
+        return {"sums": self._sums, "bins": self._bins, "kept": self._kept}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continue from the `state()` of a Quality with the same settings."""
+        self._sums, self._bins, self._kept = state["sums"], state["bins"], state["kept"]
+
     @property
     def count(self) -> int:
         """Predictions so far, those that are not finite included."""
@@ -132,7 +140,7 @@ class Quality:
 
     @property
     def num_nonfinite(self) -> int:
-        """Predictions with a logit that is nan or infinite: any makes all means nan."""
+        """Predictions with a logit that is nan or inf, or all of them -inf: any makes all means nan."""
         return int(self._sums[3])
 
     @property
@@ -207,3 +215,42 @@ class Quality:
         if not self.count:
             raise ValueError("no prediction was counted: update(logits, labels) first, with labels other than -100")
         return math.nan if self.num_nonfinite else float(total) / self.count
+
+
+class Agreement:
+    """How near a model's answers are to its original's, over the rows given to `update`; `sums` is all of its state.
+
+    Logits [N, V] have the share of rows whose first choice is the same (`agreement`) and the mean KL(original || model)
+    in nats (`kl`); hidden states [N, D] of a model without a head have their mean `cosine`. Sums are in float64.
+    """
+
+    def __init__(self) -> None:
+        # Rows of logits, same first choices, nats; rows of hidden states, cosines.
+        self.sums = torch.zeros(5, dtype=torch.float64)
+
+    @property
+    def count(self) -> int:
+        """Rows so far."""
+        return int(self.sums[0] + self.sums[3])
+
+    @torch.no_grad()
+    def update(self, values: Tensor, original: Tensor, *, is_logits: bool) -> None:
+        """Add rows, in pieces whose float64 copies are small."""
+        size = max(1, _ENTRIES_AT_ONCE // values.shape[-1])
+        for ours, theirs in zip(values.split(size), original.split(size), strict=True):
+            a, b = ours.double(), theirs.double()
+            if is_logits:
+                log_q, log_p = a.log_softmax(-1), b.log_softmax(-1)
+                nats = (log_p.exp() * (log_p - log_q)).masked_fill_(log_p == -math.inf, 0).sum().item()
+                sums = [len(a), (a.argmax(-1) == b.argmax(-1)).sum().item(), nats, 0, 0]
+            else:
+                sums = [0, 0, 0, len(a), torch.cosine_similarity(a, b, dim=-1).sum().item()]
+            self.sums = self.sums + torch.tensor(sums, dtype=torch.float64)
+
+    @property
+    def means(self) -> dict[str, float]:
+        """`agreement` and `kl`, or `cosine`; empty before the first row."""
+        rows, same, nats, hidden, cosines = self.sums.tolist()
+        if hidden:
+            return {"cosine": cosines / hidden}
+        return {"agreement": same / rows, "kl": nats / rows} if rows else {}

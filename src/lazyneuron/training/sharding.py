@@ -1,13 +1,23 @@
-"""Weights split over processes (FSDP2), and whole again in checkpoints.
+"""Processes that share a training, and weights split over them (FSDP2) that are whole again in checkpoints.
 
 PyTorch's `fully_shard` itself: accelerate (1.15) passes over its FSDP plugin on CPUs.
 """
 
 from typing import Any
 
-from torch import nn
+from torch import distributed, nn
 from torch.distributed.checkpoint import state_dict as whole
 from torch.optim import Optimizer
+
+
+def num_processes() -> int:
+    """How many processes share the work: 1 where torch.distributed is not initialised."""
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+
+
+def process_number() -> int:
+    """The rank of this process; process 0 writes records and checkpoints."""
+    return distributed.get_rank() if num_processes() > 1 else 0
 
 
 def shard(model: nn.Module) -> nn.Module:
@@ -35,7 +45,7 @@ def full_state(model: nn.Module, optimizer: Optimizer) -> tuple[dict[str, Any], 
 
 
 def load_full_state(model: nn.Module, optimizer: Optimizer, weights: dict[str, Any], moments: dict[str, Any]) -> None:
-    """What `full_state` gave, put back."""
+    """Load what `full_state` returned."""
     if not _is_sharded(model):
         model.load_state_dict(weights)
         optimizer.load_state_dict(moments)

@@ -10,10 +10,10 @@ import torch
 from lazyneuron.data.images import Augmentation, augment
 from lazyneuron.paper.corruptions.corruption import SEVERITIES, corrupt, corruption_error, mean_corruption_error
 from lazyneuron.paper.estimate import forward_seconds
-from lazyneuron.paper.evaluate import feed
 from lazyneuron.paper.study import Parts, Study, Trained
-from lazyneuron.paper.task import ImageBatches
+from lazyneuron.paper.task import ImageBatches, labelled
 from lazyneuron.records.record import Record
+from lazyneuron.training.evaluation import Evaluation
 from lazyneuron.training.quality import Quality
 
 _BATCH = 250
@@ -79,5 +79,5 @@ def _qualities(run: Robustness, models: list[Trained], corruption: str, severity
             pixels = corrupt(pixels, corruption, severity, indices, seed)
         batch = {"pixel_values": augment(pixels, plain, rng), "labels": torch.as_tensor(labels)}
         for trained in models:
-            feed(trained.model, [batch], qualities[trained.run.name])
+            Evaluation(trained.model, quality=qualities[trained.run.name]).run([labelled(batch)])
     return qualities

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 import transformers as hf
+from torch import nn
 from torch.nn import functional as F
 
 from lazyneuron.enforce.enforce import enforce, enforced
@@ -15,8 +16,10 @@ from lazyneuron.load.batches import text_batches
 from lazyneuron.load.models import Loaded
 from lazyneuron.measure import watch
 from lazyneuron.sites import find_sites
-from lazyneuron.training.heldout import image_data, text_data
-from lazyneuron.training.model_quality import IGNORED, Answer, Evaluation, Quality, Scored, Tally, answer
+from lazyneuron.training.comparison import Comparison
+from lazyneuron.training.evaluation import Answer, Batch, Evaluation, answer
+from lazyneuron.training.quality import IGNORED
+from lazyneuron.training.split_data import image_data, text_data
 from tests.load.conftest import FAMILIES, build, byte_tokenizer
 
 DOCUMENTS = [f"Paragraph number {i} says that {i} plus {i} makes {2 * i}." for i in range(60)]
@@ -47,14 +50,14 @@ def evaluated(loaded, data, *densities, number=4):
     for density in densities:
         enforce(loaded.model, TopK(density=density), sites, batches[0].inputs)
         specs[density] = enforced(loaded.model)
-    found = Evaluation(loaded.model, original, sites, specs)
+    found = Comparison(loaded.model, original, sites, specs)
     for batch in batches:
         found.add(batch)
     return found, batches, original
 
 
 @torch.no_grad()
-def loop(model, original, batches) -> Quality:
+def loop(model, original, batches) -> dict:
     """The same token by token."""
     nats, hits, same, kl = [], [], [], []
     for batch in batches:
@@ -67,7 +70,7 @@ def loop(model, original, batches) -> Quality:
             same.append(int(q.argmax()) == int(p.argmax()))
             kl.append(sum(a * math.log(a / b) for a, b in zip(p.tolist(), q.tolist(), strict=True)))
     means = [math.fsum(x) / len(x) for x in (nats, hits, same, kl)]
-    return Quality(len(nats), *means)
+    return dict(zip(("loss", "accuracy", "agreement", "kl"), means, strict=True)) | {"count": len(nats)}
 
 
 @pytest.mark.parametrize("family", ["llama", "opt", "bert", "t5", "bart"])
@@ -75,16 +78,16 @@ def test_it_is_the_number_of_a_loop_over_tokens(family, text):
     loaded, data = text(family)
     found, batches, original = evaluated(loaded, data, 1.0, 0.1)
     wanted = loop(loaded.model, original, batches)  # the last density is in force
-    quality = found.tallies[0.1].quality
-    assert quality.num_scored == wanted.num_scored > 20
+    means = found.evaluations[0.1].means
+    assert found.evaluations[0.1].num_scored == wanted["count"] > 20
     for name in ("loss", "accuracy", "agreement", "kl"):
-        assert getattr(quality, name) == pytest.approx(getattr(wanted, name), rel=1e-9, abs=1e-12)
-    assert quality.perplexity == pytest.approx(math.exp(wanted.loss))
-    assert quality.kl > 0
-    assert quality.agreement < 1 or family not in ("llama", "opt")
-    dense, before = found.tallies[1.0].quality, found.tallies[None].quality
+        assert means[name] == pytest.approx(wanted[name], rel=1e-9, abs=1e-12)
+    assert means["perplexity"] == pytest.approx(math.exp(wanted["loss"]))
+    assert means["kl"] > 0
+    assert means["agreement"] < 1 or family not in ("llama", "opt")
+    dense, before = found.evaluations[1.0].means, found.evaluations[None].means
     assert dense == before  # k = d_ff
-    assert (dense.kl, dense.agreement) == (0, 1)
+    assert (dense["kl"], dense["agreement"]) == (0, 1)
 
 
 def test_labels_are_the_next_token_the_target_and_what_was_masked(text):
@@ -140,38 +143,38 @@ def test_padding_is_left_out():
     torch.manual_seed(0)
     logits, labels = torch.randn(2, 4, 7), torch.randint(0, 7, (2, 4))
     labels[1, 2:] = IGNORED
-    tally = Tally()
-    tally.add(Scored({}, labels), Answer(logits, True), Answer(logits, True))
+    found = Evaluation(nn.Identity())
+    found.count(Batch({}, labels), Answer(logits, True), Answer(logits, True))
     kept = [(0, 0), (0, 1), (0, 2), (0, 3), (1, 0), (1, 1)]
     wanted = sum(F.cross_entropy(logits[i].double(), labels[i]).item() for i in kept) / 6
-    assert tally.quality.num_scored == 6
-    assert tally.quality.loss == pytest.approx(wanted, rel=1e-12)
+    assert found.num_scored == 6
+    assert found.means["loss"] == pytest.approx(wanted, rel=1e-12)
     mask = (labels != IGNORED).long()
     other = logits.clone()
     other[1, 2:] = 100 * torch.randn(2, 7)
-    tally = Tally()
-    tally.add(Scored({"attention_mask": mask}), Answer(other, True), Answer(logits, True))
-    assert tally.quality == Quality(6, agreement=1, kl=0)
+    found = Evaluation(nn.Identity())
+    found.count(Batch({"attention_mask": mask}), Answer(other, True), Answer(logits, True))
+    assert found.num_scored == 6
+    assert found.means == {"agreement": 1, "kl": 0}
 
 
 def test_certain_and_impossible_tokens_have_finite_numbers():
     logits = torch.tensor([[[0.0, -math.inf, 1.0]]])
-    tally = Tally()
-    tally.add(Scored({}, torch.tensor([[2]])), Answer(logits, True), Answer(logits, True))
-    assert tally.quality.kl == 0
-    assert tally.quality.loss == pytest.approx(math.log(1 + math.exp(-1)))
-    assert Quality(1, loss=1e6).perplexity == math.inf
-    assert Tally().quality == Quality(0)
+    found = Evaluation(nn.Identity())
+    assert (found.num_scored, found.means) == (0, {})
+    found.count(Batch({}, torch.tensor([[2]])), Answer(logits, True), Answer(logits, True))
+    assert found.means["kl"] == 0
+    assert found.means["loss"] == pytest.approx(math.log(1 + math.exp(-1)))
 
 
 def test_a_model_without_a_head_has_the_cosine_alone(text):
     loaded, _ = text("bert")
     bare = Loaded("bert", loaded.model.bert, "text", tokenizer=loaded.tokenizer)
-    batches = [Scored(inputs) for inputs in text_batches(bare, DOCUMENTS[:8], batch_size=4, length=60)]
+    batches = [Batch(inputs) for inputs in text_batches(bare, DOCUMENTS[:8], batch_size=4, length=60)]
     original = copy.deepcopy(bare.model)
     sites = find_sites(bare.model, batches[0].inputs)
     enforce(bare.model, TopK(k=2), sites, batches[0].inputs)
-    found = Evaluation(bare.model, original, sites, {0.1: enforced(bare.model)})
+    found = Comparison(bare.model, original, sites, {0.1: enforced(bare.model)})
     for batch in batches:
         found.add(batch)
     wanted = []
@@ -179,36 +182,37 @@ def test_a_model_without_a_head_has_the_cosine_alone(text):
         for batch in batches:
             a, b = (m(**batch.inputs).last_hidden_state.double() for m in (bare.model, original))
             wanted += torch.cosine_similarity(a, b, dim=-1)[batch.inputs["attention_mask"] != 0].tolist()
-    assert found.tallies[0.1].quality == Quality(len(wanted), cosine=pytest.approx(sum(wanted) / len(wanted)))
-    assert found.tallies[None].quality.cosine == pytest.approx(1)
+    assert found.evaluations[0.1].num_scored == len(wanted)
+    assert found.evaluations[0.1].means == {"cosine": pytest.approx(sum(wanted) / len(wanted))}
+    assert found.evaluations[None].means == {"cosine": pytest.approx(1)}
 
 
 def test_kept_and_natural_density_are_measured(text):
     loaded, data = text("opt")
     found, batches, original = evaluated(loaded, data, 1.0, 4 / 32)
-    with watch(original, found.kept[None].sites) as probe, torch.no_grad():
+    found = found.evaluations
+    with watch(original, found[None].sites) as probe, torch.no_grad():
         for batch in batches:
             original(**batch.inputs)
-    assert found.kept[None].density == found.kept[1.0].density == found.natural[1.0].density == probe.density
-    assert all(value <= 4 / 32 for value in found.kept[4 / 32].density.values())
-    assert all(value > 0.3 for value in found.natural[4 / 32].density.values())
+    assert found[None].kept.density == found[1.0].kept.density == found[1.0].natural.density == probe.density
+    assert all(value <= 4 / 32 for value in found[4 / 32].kept.density.values())
+    assert all(value > 0.3 for value in found[4 / 32].natural.density.values())
 
 
 def test_its_state_goes_on(text):
     loaded, data = text("llama")
     whole, batches, original = evaluated(loaded, data, 1.0, 0.1)
-    sites = whole.kept[None].sites
+    sites = whole.evaluations[None].sites
     specs = {1.0: whole._specs[1.0], 0.1: whole._specs[0.1]}
-    first, second = (Evaluation(loaded.model, original, sites, specs) for _ in range(2))
+    first, second = (Comparison(loaded.model, original, sites, specs) for _ in range(2))
     for batch in batches[:2]:
         first.add(batch)
     second.load_state(copy.deepcopy(first.state()))
     for batch in batches[2:]:
         second.add(batch)
-    assert {key: tally.quality for key, tally in second.tallies.items()} == {
-        key: tally.quality for key, tally in whole.tallies.items()
-    }
-    assert second.natural[0.1].density == whole.natural[0.1].density
+    for key, evaluation in whole.evaluations.items():
+        assert second.evaluations[key].means == evaluation.means
+    assert second.evaluations[0.1].natural.density == whole.evaluations[0.1].natural.density
 
 
 def vit(num_labels: int) -> Loaded:
@@ -225,8 +229,8 @@ def test_image_classifiers_have_accuracy_where_the_classes_are_the_models():
     labels = torch.cat([batch.labels for batch in batches])
     with torch.no_grad():
         logits = torch.cat([loaded.model(**batch.inputs).logits for batch in batches])
-    quality = found.tallies[0.1].quality
-    assert quality.num_scored == 359
+    quality = found.evaluations[0.1].quality
+    assert quality.count == 359
     assert quality.accuracy == pytest.approx((logits.argmax(-1) == labels).double().mean().item())
     assert quality.loss == pytest.approx(F.cross_entropy(logits.double(), labels).item())
     other = image_data(vit(3), None, batch_size=32, seed=0)
@@ -234,19 +238,19 @@ def test_image_classifiers_have_accuracy_where_the_classes_are_the_models():
     assert next(other.evaluation()).labels is None
     assert "labels left out" in other.about
     found, _, _ = evaluated(vit(3), other, 0.1)
-    assert found.tallies[0.1].quality.loss is None
-    assert found.tallies[0.1].quality.kl > 0
+    assert found.evaluations[0.1].means.keys() == {"agreement", "kl"}
+    assert found.evaluations[0.1].means["kl"] > 0
 
 
 def test_what_cannot_be_judged_is_told_in_one_line(text, tmp_path):
-    class Odd(torch.nn.Module):
+    class Odd(nn.Module):
         def forward(self, input_ids):
             return {"boxes": input_ids}
 
     with pytest.raises(UsageError, match="Odd gives neither logits nor hidden states"):
         answer(Odd(), {"input_ids": torch.ones(1, 2)})
     with pytest.raises(UsageError, match=r"answer has shape \(2, 3, 5\), the labels \(2,\)"):
-        Scored({}, torch.zeros(2).long()).is_scored(Answer(torch.zeros(2, 3, 5), True))
+        Batch({}, torch.zeros(2).long()).is_scored(Answer(torch.zeros(2, 3, 5), True))
     loaded, _ = text("llama")
     (tmp_path / "short.txt").write_text("One paragraph alone, which is enough to judge by.")
     short = {"batch_size": 2, "length": 8, "seed": 0}

@@ -1,4 +1,4 @@
-"""Data in two parts that share no document and no image: to fine-tune on, and to judge a model by; with labels."""
+"""Labelled data in two parts that share no document and no image: to fine-tune on, and to evaluate on."""
 
 import itertools
 import sys
@@ -18,22 +18,23 @@ from lazyneuron.errors import UsageError
 from lazyneuron.load.batches import image_batches, text_batches
 from lazyneuron.load.models import Loaded, forward_arguments
 from lazyneuron.load.sources import image_source, text_source
-from lazyneuron.training.model_quality import IGNORED, Scored
+from lazyneuron.training.evaluation import Batch
+from lazyneuron.training.quality import IGNORED
 
 _MASKED_SHARE = 0.15
 _SHUFFLED_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
-class Data:
+class SplitData:
     """`evaluation()` gives the held-out batches; `training(start)` endless others, from that step on.
 
-    Both are the same each time. `about` says what they are; `is_labelled` is False where nothing tells right from
-    wrong, and `has_perplexity` is True for language models.
+    Both are the same each time. `about` describes them; `is_labelled` is False for data without labels for the model,
+    and `has_perplexity` is True for language models.
     """
 
-    evaluation: Callable[[], Iterator[Scored]]
-    training: Callable[[int], Iterator[Scored]]
+    evaluation: Callable[[], Iterator[Batch]]
+    training: Callable[[int], Iterator[Batch]]
     about: str
     is_labelled: bool
     has_perplexity: bool
@@ -41,13 +42,13 @@ class Data:
 
 def text_data(
     loaded: Loaded, source: str | None, *, batch_size: int, length: int | None, seed: int, is_split: bool
-) -> Data:
-    """Text as `models.feed.text_batches` makes it, one document in twenty held out, and the labels of the model's kind.
+) -> SplitData:
+    """Text in batches of `load.batches.text_batches`, one document in twenty held out, with labels for the model.
 
     Decoders: the next token. Encoder-decoders: the decoder's next input (so the target's last token is not scored).
-    Masked language models: 15 % of the tokens, drawn by a fixed seed, each replaced by the mask token; these alone are
-    scored. Others have no labels. Training documents are shuffled by `seed` among 4,096 neighbours, anew in each epoch.
-    With `is_split` too few documents are a UsageError, without it all of a short text is judged by.
+    Masked language models: 15 % of the tokens, drawn by a fixed seed and replaced by the mask token; only these are
+    scored. Other models have no labels. Training documents are shuffled by `seed` within blocks of 4,096, again in each
+    epoch. With `is_split`, too few documents are a UsageError; without it, a short text is evaluated on as a whole.
     """
     task = _task(loaded)
     about = f"the text in {source}" if source and source.startswith("hf:") else text_source(source, None)[1]
@@ -61,18 +62,18 @@ def text_data(
 
     has_enough = next(part(True), None) is not None
     if is_split and not has_enough:
-        mend = f"give at least {HELD_OUT_EVERY // 2 + 1} paragraphs or files"
-        raise UsageError(f"{about} has too few documents to hold out one in {HELD_OUT_EVERY}: {mend}")
+        fix = f"give at least {HELD_OUT_EVERY // 2 + 1} paragraphs or files"
+        raise UsageError(f"{about} has too few documents to hold out one in {HELD_OUT_EVERY}: {fix}")
 
-    def scored(batches: Iterable[dict[str, Tensor]], seed: int, start: int) -> Iterator[Scored]:
+    def scored(batches: Iterable[dict[str, Tensor]], seed: int, start: int) -> Iterator[Batch]:
         for number, inputs in enumerate(batches, start):
             yield _labelled(loaded, task, inputs, (seed, number))
 
-    def evaluation() -> Iterator[Scored]:
+    def evaluation() -> Iterator[Batch]:
         held_out = part(True) if has_enough else part(False)
         return scored(text_batches(loaded, held_out, batch_size=batch_size, length=length), 0, 0)
 
-    def training(start: int) -> Iterator[Scored]:
+    def training(start: int) -> Iterator[Batch]:
         def endless() -> Iterator[dict[str, Tensor]]:
             for epoch in itertools.count():
                 texts = _shuffled(part(False), np.random.default_rng((seed, epoch)))
@@ -81,10 +82,11 @@ def text_data(
         return scored(itertools.islice(endless(), start, None), seed + 1, start)
 
     about += f", one document in {HELD_OUT_EVERY} held out" if has_enough else ", all of it, for it is short"
-    return Data(evaluation, training, about, task is not None, task is not None)
+    return SplitData(evaluation, training, about, task is not None, task is not None)
 
 
 def _task(loaded: Loaded) -> str | None:
+    """The labels of a text for this model: "next token", the "targets" of its decoder, "masked" tokens, or None."""
     from transformers import MODEL_FOR_MASKED_LM_MAPPING
 
     model: Any = loaded.model
@@ -100,21 +102,21 @@ def _is_one_of(model: Any, mapping: Any) -> bool:
     return type(model) in (found if isinstance(found, tuple) else (found,))
 
 
-def _labelled(loaded: Loaded, task: str | None, inputs: dict[str, Tensor], key: tuple[int, int]) -> Scored:
+def _labelled(loaded: Loaded, task: str | None, inputs: dict[str, Tensor], key: tuple[int, int]) -> Batch:
     if task is None:
-        return Scored(inputs)
+        return Batch(inputs)
     if task != "masked":
         ids = inputs["decoder_input_ids" if task == "targets" else "input_ids"]
         labels = torch.nn.functional.pad(ids[:, 1:], (0, 1), value=IGNORED)
         if (mask := inputs.get("attention_mask")) is not None and task == "next token":
             labels = labels.masked_fill(torch.nn.functional.pad(mask[:, 1:], (0, 1)) == 0, IGNORED)
-        return Scored(inputs, labels)
+        return Batch(inputs, labels)
     ids = inputs["input_ids"]
     special = torch.tensor(loaded.tokenizer.all_special_ids, device=ids.device)
     drawn = np.random.default_rng(key).random(tuple(ids.shape)) < _MASKED_SHARE
     is_masked = torch.from_numpy(drawn).to(ids.device) & ~torch.isin(ids, special)
     masked = ids.masked_fill(is_masked, loaded.tokenizer.mask_token_id)
-    return Scored(inputs | {"input_ids": masked}, ids.masked_fill(~is_masked, IGNORED))
+    return Batch(inputs | {"input_ids": masked}, ids.masked_fill(~is_masked, IGNORED))
 
 
 def _shuffled(texts: Iterable[str], rng: np.random.Generator) -> Iterator[str]:
@@ -123,11 +125,11 @@ def _shuffled(texts: Iterable[str], rng: np.random.Generator) -> Iterator[str]:
         yield from (some[i] for i in rng.permutation(len(some)))
 
 
-def image_data(loaded: Loaded, source: str | None, *, batch_size: int, seed: int) -> Data:
-    """Images and, where the model classifies into as many classes as the data have, their labels.
+def image_data(loaded: Loaded, source: str | None, *, batch_size: int, seed: int) -> SplitData:
+    """Images, with labels if the model is a classifier with as many classes as the data.
 
-    `source` is as in `models.sources.image_source`; what has classes is split as `data.images.load_images` splits it,
-    a folder without them by one image in twenty. Classes are matched by their order, not their names.
+    `source` is as in `load.sources.image_source`; images with classes are split as in `data.images.load_images`, of a
+    folder without classes one image in twenty is held out. Classes are matched by their order, not their names.
     """
     from transformers import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
 
@@ -149,15 +151,15 @@ def image_data(loaded: Loaded, source: str | None, *, batch_size: int, seed: int
         parts[False] = [item for item in every if id(item) not in kept] or every
         is_labelled, about = False, f"the images in {source}, one in {HELD_OUT_EVERY} held out"
 
-    def scored(items: Iterable[tuple[Any, int]]) -> Iterator[Scored]:
+    def scored(items: Iterable[tuple[Any, int]]) -> Iterator[Batch]:
         stream = iter(items)
         while some := list(itertools.islice(stream, batch_size)):
             inputs = next(image_batches(loaded, [_opened(item) for item, _ in some], batch_size=batch_size))
             device = next(iter(inputs.values())).device
             labels = torch.tensor([label for _, label in some], device=device)
-            yield Scored(inputs, labels if is_labelled else None)
+            yield Batch(inputs, labels if is_labelled else None)
 
-    def training(start: int) -> Iterator[Scored]:
+    def training(start: int) -> Iterator[Batch]:
         def endless() -> Iterator[tuple[Any, int]]:
             for epoch in itertools.count():
                 order = np.random.default_rng((seed, epoch)).permutation(len(parts[False]))
@@ -165,11 +167,11 @@ def image_data(loaded: Loaded, source: str | None, *, batch_size: int, seed: int
 
         return scored(itertools.islice(endless(), start * batch_size, None))
 
-    return Data(lambda: scored(parts[True]), training, about, is_labelled, False)
+    return SplitData(lambda: scored(parts[True]), training, about, is_labelled, False)
 
 
 def _pictures(images: Images) -> list[tuple[Any, int]]:
-    """Each image by its place, not yet read, and its label."""
+    """The place of each image, which is not read yet, and its label."""
     return [((images, i), int(label)) for i, label in enumerate(images.labels)]
 
 
