@@ -9,6 +9,7 @@ import transformers as hf
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lazyneuron.enforce import TopK, enforce
 from lazyneuron.maps.attach import MapHooks
 from lazyneuron.measure.probe import watch
 from lazyneuron.sites import Site, find_sites
@@ -278,3 +279,24 @@ def test_calls_without_gradients_are_left_out_on_request() -> None:
         model.reentrant = True
         model(random(4, 8).requires_grad_()).sum().backward()
     assert seen == ["a", "b"]
+
+
+def test_before_selection_sees_the_whole_map_under_an_adapter() -> None:
+    """An adapter (LoRA) owns its base layer's weight, for watching as for enforcing."""
+
+    class Adapter(nn.Module):
+        def __init__(self, base: nn.Module) -> None:
+            super().__init__()
+            self.base_layer, self.a, self.b = base, nn.Linear(12, 2, bias=False), nn.Linear(2, 8, bias=False)
+
+        def forward(self, h: Tensor) -> Tensor:
+            return self.base_layer(h) + self.b(self.a(h))
+
+    model, x = MLP().eval(), random(20, 8)
+    model.w2 = Adapter(model.w2)
+    site = Site("", "w1.weight", None, "w2.base_layer.weight", 8, 12, "relu")
+    enforce(model, TopK(k=1), [site], x)
+    with watch(model, [site], before_selection=True) as before, watch(model, [site]) as after:
+        model(x)
+    assert before.num_active[""] == (model.maps[-1] > 0).double().sum(-1).mean().item() > 2
+    assert after.num_active[""] <= 1
