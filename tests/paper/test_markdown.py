@@ -1,6 +1,7 @@
 """The page of a reproduction in Markdown: it renders whole, links lead somewhere, and every chart is there."""
 
 import re
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from lazyneuron.errors import UsageError
+from lazyneuron.paper import page as page_module
 from lazyneuron.paper.page import write_report
 from lazyneuron.records.folder import RunFolder
 from tests.pages.reproduced import EXPERIMENTS, write_folder
@@ -66,3 +68,11 @@ def test_only_one_reproduction_has_a_page_in_markdown(tmp_path: Path) -> None:
     RunFolder(tmp_path / "measured", {"kind": "measure"})
     with pytest.raises(UsageError, match="is no result folder of lazyneuron reproduce"):
         write_report([tmp_path / "measured"], tmp_path / "page.md")
+
+
+def test_its_template_is_package_data() -> None:
+    project = tomllib.loads(Path("pyproject.toml").read_text())
+    package = Path(page_module.__file__).parent.parent
+    data = project["tool"]["setuptools"]["package-data"]["lazyneuron"]
+    packaged = {file for pattern in data for file in package.glob(pattern)}
+    assert {file for ending in ("html", "css", "md") for file in package.rglob(f"*.{ending}")} <= packaged
