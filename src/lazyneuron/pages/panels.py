@@ -65,6 +65,18 @@ def lines_with_ranges(
     return [lines, base.mark_rule(strokeWidth=1.6).encode(y=alt.Y("low:Q"), y2="high:Q"), points]
 
 
+def reference(value: float, note: str, channel: str = "y", is_left: bool = False) -> alt.LayerChart:
+    """A dashed line at a height of `value`, or at that place along the x axis, with a note at its end."""
+    base = alt.Chart(inline([{"value": value, "note": note}]))
+    if channel == "x":
+        return alt.LayerChart(layer=[base.mark_rule(style="reference").encode(x="value:Q")])
+    base = base.encode(y="value:Q")
+    place: Any = 4 if is_left else "width"
+    text = base.mark_text(style="note", align="left" if is_left else "right", dy=-7)
+    text = text.encode(x=alt.value(place), text="note:N")
+    return alt.LayerChart(layer=[base.mark_rule(style="reference"), text])
+
+
 def layered(layers: list[Any], title: str) -> alt.LayerChart:
     """One panel: its layers in one place, under a title if it has one."""
     return alt.LayerChart(layer=layers).properties(**_PANEL, **({"title": title} if title else {}))

@@ -8,7 +8,7 @@ import altair as alt
 
 from lazyneuron.pages.axes import layer_axis, log_axis, step_axis
 from lazyneuron.pages.charts import Figure, Row, Run, rounded, run_title
-from lazyneuron.pages.panels import concat, grouped, inline, layered, lines_with_ranges, seed_field, tooltips
+from lazyneuron.pages.panels import concat, grouped, layered, lines_with_ranges, reference, seed_field, tooltips
 from lazyneuron.records.record import Record
 
 MAX_POINTS_PER_LINE = 300
@@ -51,7 +51,7 @@ def density_over_training(
     for stack, part in grouped(rows, "stack"):
         shown = tooltips("stack", "layer", "site", "step", "percent", *seed_field(rows))
         marks = lines_with_ranges(part, x, y, color, shown, detail=["seed:N", "site:N"], size=26)
-        panels.append(layered([_half(), *(_level(*level) for level in levels), *marks], stack))
+        panels.append(layered([reference(50, "50 %"), *(reference(*level) for level in levels), *marks], stack))
     return Figure(
         name=name,
         title=f"Density of each layer while training: {run_title(run, with_label=compare)}",
@@ -81,7 +81,7 @@ def mean_density(runs: Sequence[Run], name: str) -> Figure | None:
     for stack, part in grouped(rows, "stack"):
         shown = tooltips("run", "step", "percent", *seed_field(rows))
         marks = lines_with_ranges(part, x, y, color, shown, detail=["seed:N"], size=30)
-        panels.append(layered([_half(), *marks], stack))
+        panels.append(layered([reference(50, "50 %"), *marks], stack))
     return Figure(
         name=name,
         title=f"Mean density while training, compared: {run_title(runs[0])}",
@@ -107,7 +107,7 @@ def density_by_layer(runs: Sequence[Run], name: str) -> Figure | None:
             y = _percent_axis(rows)
             marks = lines_with_ranges(part, layer_axis(), y, color, shown, shape=shape, detail=["seed:N"], size=70)
             title = " · ".join(filter(None, [label if len(runs) > 1 else "", stack]))
-            panels.append(layered([_half(), *marks], title))
+            panels.append(layered([reference(50, "50 %"), *marks], title))
     by_seed = ", a line for each seed" if seed_field(rows) else ""
     on_which = paper = ""
     if len({row["data"] for row in rows}) > 1:
@@ -163,13 +163,18 @@ def _curve_rows(run: Run, what: str) -> list[Row]:
         lines[record.seed, record.split][record.step or 0] = record.value * (100 if what == "accuracy" else 1)
     rows = []
     for (seed, split), line in lines.items():
-        steps = sorted(line)
-        if len(steps) > MAX_POINTS_PER_LINE:
-            width = math.log1p(steps[-1]) / (MAX_POINTS_PER_LINE - 1)
-            steps = sorted({int(math.log1p(step) / width): step for step in reversed(steps)}.values())
         shared = {"run": run.label, "seed": seed, "data": SPLITS.get(split, split)}
-        rows += [shared | {"step": step, "value": rounded(line[step])} for step in steps]
+        rows += [shared | {"step": step, "value": rounded(line[step])} for step in thinned(line, MAX_POINTS_PER_LINE)]
     return rows
+
+
+def thinned(steps: Iterable[int], most: int) -> list[int]:
+    """At most so many of the steps, the first and the last among them, even along the logarithm of the step."""
+    ordered = sorted(steps)
+    if len(ordered) <= most:
+        return ordered
+    width = math.log1p(ordered[-1]) / (most - 1)
+    return sorted({int(math.log1p(step) / width): step for step in reversed(ordered)}.values())
 
 
 def _last(rows: list[Row]) -> int:
@@ -178,14 +183,3 @@ def _last(rows: list[Row]) -> int:
 
 def _percent_axis(rows: list[Row], title: str = "density (% of neurons active)") -> alt.Y:
     return log_axis([row["percent"] for row in rows], title, field="percent")
-
-
-def _half() -> alt.LayerChart:
-    """The level of a layer whose neurons fire by the toss of a coin, as at initialisation."""
-    return _level(50, "50 %")
-
-
-def _level(percent: float, note: str) -> alt.LayerChart:
-    base = alt.Chart(inline([{"percent": percent, "note": note}])).encode(y="percent:Q")
-    text = base.mark_text(style="note", align="right", dy=-7).encode(x=alt.value("width"), text="note:N")
-    return alt.LayerChart(layer=[base.mark_rule(style="reference"), text])

@@ -11,8 +11,8 @@ import altair as alt
 
 from lazyneuron.pages.axes import free_log_axis, layer_axis, log_axis, settings_axis, step_axis
 from lazyneuron.pages.charts import Figure, Row, rounded
-from lazyneuron.pages.panels import concat, grouped, inline, layered, lines_with_ranges, picked, tooltip
-from lazyneuron.pages.training_charts import SPLITS
+from lazyneuron.pages.panels import concat, grouped, inline, layered, lines_with_ranges, picked, reference, tooltip
+from lazyneuron.pages.training_charts import SPLITS, thinned
 from lazyneuron.paper.emergence import MEANS
 from lazyneuron.paper.results import (
     Member,
@@ -121,18 +121,6 @@ def _layer_rows(member: Member) -> list[Row]:
     return rows_over_seeds(points, 100)
 
 
-def reference(value: float, note: str, channel: str = "y", is_left: bool = False) -> alt.LayerChart:
-    """A dashed line at a height of `value`, or at that place along the x axis, with a note at its end."""
-    base = alt.Chart(inline([{"value": value, "note": note}]))
-    if channel == "x":
-        return alt.LayerChart(layer=[base.mark_rule(style="reference").encode(x="value:Q")])
-    base = base.encode(y="value:Q")
-    place: Any = 4 if is_left else "width"
-    text = base.mark_text(style="note", align="left" if is_left else "right", dy=-7)
-    text = text.encode(x=alt.value(place), text="note:N")
-    return alt.LayerChart(layer=[base.mark_rule(style="reference"), text])
-
-
 def density_over_setting(results: Results, name: str) -> Figure | None:
     """Percentage and number of active neurons, mean over layers, against a setting that is a number."""
     titles = {"density": "active neurons (%)", "num_active": "active neurons per token"}
@@ -223,10 +211,7 @@ def _curve_rows(member: Member, what: str) -> list[Row]:
         if what == "density" and split != "eval" and "eval" in values:
             continue
         num_seeds = max(len(found) for found in by_step.values())
-        steps = [step for step in sorted(by_step) if len(by_step[step]) == num_seeds]
-        if len(steps) > _MAX_POINTS:
-            width = math.log1p(steps[-1]) / (_MAX_POINTS - 1)
-            steps = sorted({int(math.log1p(step) / width): step for step in reversed(steps)}.values())
+        steps = thinned((step for step in by_step if len(by_step[step]) == num_seeds), _MAX_POINTS)
         lines: dict[str, list[float | None]] = {"value": [], "low": [], "high": []}
         for step in steps:
             seen = spread_of(fmean(found) for found in by_step[step].values())

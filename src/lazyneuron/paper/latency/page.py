@@ -8,11 +8,11 @@ import altair as alt
 
 from lazyneuron.pages.axes import settings_axis
 from lazyneuron.pages.charts import Figure, Row, Run
-from lazyneuron.pages.panels import concat, inline, layered, lines_with_ranges, picked, tooltip
+from lazyneuron.pages.panels import concat, inline, layered, lines_with_ranges, picked, reference, tooltip
 from lazyneuron.pages.section import Part
 from lazyneuron.paper.latency import LESS_TIME
 from lazyneuron.paper.results import Results, Spread, spread
-from lazyneuron.paper.sweep_charts import over_seeds_tooltip, reference, rows_over_seeds
+from lazyneuron.paper.sweep_charts import over_seeds_tooltip, rows_over_seeds
 from lazyneuron.paper.tables import RANGE, Cell, cell, table
 from lazyneuron.records.table import Table
 

@@ -4,15 +4,10 @@ import altair as alt
 
 from lazyneuron.pages.axes import free_log_axis, layer_axis, settings_axis
 from lazyneuron.pages.charts import Figure, Run
-from lazyneuron.pages.panels import concat, layered, lines_with_ranges, tooltip
+from lazyneuron.pages.panels import concat, layered, lines_with_ranges, reference, tooltip
 from lazyneuron.pages.section import Part
 from lazyneuron.paper.results import Results, over_seeds, spread
-from lazyneuron.paper.sweep_charts import (
-    density_by_setting,
-    over_seeds_tooltip,
-    reference,
-    rows_over_seeds,
-)
+from lazyneuron.paper.sweep_charts import density_by_setting, over_seeds_tooltip, rows_over_seeds
 from lazyneuron.paper.tables import RANGE, cell, table
 from lazyneuron.records.table import Table
 

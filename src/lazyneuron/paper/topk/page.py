@@ -6,10 +6,10 @@ import altair as alt
 
 from lazyneuron.pages.axes import settings_axis
 from lazyneuron.pages.charts import Figure, Row, rounded
-from lazyneuron.pages.panels import concat, inline, layered, tooltip
+from lazyneuron.pages.panels import concat, inline, layered, reference, tooltip
 from lazyneuron.pages.section import Part
 from lazyneuron.paper.results import Member, Results, by_family, differences, family, quality
-from lazyneuron.paper.sweep_charts import density_by_setting, over_seeds_tooltip, reference, rows_over_seeds
+from lazyneuron.paper.sweep_charts import density_by_setting, over_seeds_tooltip, rows_over_seeds
 from lazyneuron.paper.topk import COST
 
 QUALITIES = {"accuracy": "held-out accuracy (%)", "loss": "held-out loss (nats)"}
