@@ -160,9 +160,8 @@ def _drop_after(follower: _Follower, training: types.FrameType | None) -> Callab
 
 def _lightning_callback_class() -> type[Any]:
     """The callback class for the Lightning package that is imported, or else for the one that is installed."""
-    names = [name for name in _LIGHTNINGS if name in sys.modules]
-    if not names:
-        names = [name for name in _LIGHTNINGS if importlib.util.find_spec(name.partition(".")[0])][:1]
+    installed = [name for name in _LIGHTNINGS if importlib.util.find_spec(name.partition(".")[0])]
+    names = [name for name in _LIGHTNINGS if name in sys.modules] or installed[:1]
     if not names:
         raise UsageError("lightning_callback needs lightning: pip install 'lazyneuron[lightning]'")
     return _lightning_callback_class_of(tuple(names))

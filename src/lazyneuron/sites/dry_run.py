@@ -95,25 +95,20 @@ def inputs_or_dummy(model: nn.Module, example_inputs: Inputs | None) -> Inputs:
 def _missing_inputs(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], error: Exception) -> str:
     """A note on a failed pass: its inputs, and those that are missing, judging by signature and error message."""
     signature = inspect.signature(model.forward)
-    given = signature.bind_partial(*args, **kwargs).arguments if _fits(signature, args, kwargs) else dict(kwargs)
+    try:
+        given = signature.bind_partial(*args, **kwargs).arguments
+    except TypeError:
+        given = dict(kwargs)
     named = {name: p for name, p in signature.parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
     others = [name for name in named if given.get(name) is None]
-    lacks = [name for name in others if named[name].default is inspect.Parameter.empty]
-    says = {name for name in named if re.search(rf"\b{name}\b", str(error))}
+    missing = [name for name in others if named[name].default is inspect.Parameter.empty]
+    mentioned = {name for name in named if re.search(rf"\b{name}\b", str(error))}
     note = f"{type(model).__name__} was run with {', '.join(given) or 'no input'}; "
-    if not lacks and says.isdisjoint(given):
-        lacks = [name for name in others if name in says]
-    if lacks:
-        return f"{note}it needs {' or '.join(lacks)} too: add it to the inputs"
+    if not missing and mentioned.isdisjoint(given):
+        missing = [name for name in others if name in mentioned]
+    if missing:
+        return f"{note}it needs {' or '.join(missing)} too: add it to the inputs"
     return f"{note}if it needs more, it also takes {', '.join(others)}" if others else f"{note}it takes no other"
-
-
-def _fits(signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-    try:
-        signature.bind_partial(*args, **kwargs)
-    except TypeError:
-        return False
-    return True
 
 
 def _private_copy(leaf: Any) -> Any:
