@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from lazyneuron.kernels.operators import Operator
+from lazyneuron.kernels.operators import Operator, cpu_kernel
 
 RELATIVE_THRESHOLD = 0.01
 _ENTRIES_AT_A_TIME, _ENTRIES_PER_THREAD = 2**22, 2**16
@@ -120,8 +120,6 @@ def _count_rows_on_cpu(
     h_RF: Tensor, is_real_T: Tensor, is_pair_T: Tensor, lead: int, relative: bool, energy: bool, shared: bool
 ) -> tuple[Tensor, Tensor]:
     """The same by the kernel, for fp32 rows."""
-    from lazyneuron.kernels.count_cpu import count_rows
-
     T, (R, F) = len(is_real_T), h_RF.shape
     num_threads = max(1, min(torch.get_num_threads(), T * F // _ENTRIES_PER_THREAD))
     firing_PF = torch.zeros(num_threads, F, dtype=torch.int32, device="cpu")
@@ -129,5 +127,5 @@ def _count_rows_on_cpu(
     given = {"h_RF": h_RF.detach().contiguous(), "firing_PF": firing_PF, "tokens_7T": tokens_7T}
     given |= {"is_real_T": is_real_T.contiguous(), "is_pair_T": is_pair_T.contiguous(), "lead": lead}
     given |= {"relative": relative and round(1 / RELATIVE_THRESHOLD), "energy": energy, "shared": shared}
-    count_rows.run(num_threads, 4, R=R, T=T, F=F, **given)
+    cpu_kernel("count_cpu", "count_rows").run(num_threads, R=R, T=T, F=F, **given)
     return firing_PF.sum(0), tokens_7T

@@ -1,6 +1,7 @@
 """Operators: a meaning in plain PyTorch, which runs anywhere, and a kernel for calls on the CPU."""
 
 import functools
+import importlib
 import inspect
 from collections.abc import Callable
 from typing import Any, Generic, ParamSpec, TypeVar
@@ -55,6 +56,12 @@ class Operator(Generic[P, R]):
         if is_seen or x.device.type != "cpu" or (x.requires_grad and torch.is_grad_enabled()):
             return self._op(*map(_tensors, args), **{name: _tensors(value) for name, value in kwargs.items()})
         return self._kernel(*args, **kwargs)
+
+
+@functools.cache
+def cpu_kernel(module: str, name: str) -> Any:
+    """A kernel, from a module that imports Numba: not before it is needed."""
+    return getattr(importlib.import_module(f"lazyneuron.kernels.{module}"), name)
 
 
 def is_transformed(x: Tensor) -> bool:

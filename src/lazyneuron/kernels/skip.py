@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from lazyneuron.kernels.operators import Operator
+from lazyneuron.kernels.operators import Operator, cpu_kernel
 from lazyneuron.kernels.topk import topk
 from lazyneuron.kernels.weights import Rows, StaleScreenError, check_bias, check_weight
 
@@ -54,7 +54,7 @@ def sparse_down(h_TF: Tensor, down_FD: Tensor, bias: Tensor | None = None) -> tu
 @sparse_down.on_cpu
 def _(h_TF: Tensor, down_FD: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
     y_TD = _output_for(h_TF, down_FD, bias)
-    reads = _run_counted("down", down_FD, len(h_TF), h_TF=_fp32(h_TF), down_FD=down_FD, bias_D=bias, y_TD=y_TD)
+    reads = _run("down", down_FD, len(h_TF), h_TF=_fp32(h_TF), down_FD=down_FD, bias_D=bias, y_TD=y_TD)
     return y_TD.to(h_TF.dtype), reads
 
 
@@ -68,7 +68,7 @@ def screen_bounds(x_TD: Tensor, up: Rows) -> tuple[Tensor, Tensor]:
 @screen_bounds.on_cpu
 def _(x_TD: Tensor, up: Rows) -> tuple[Tensor, Tensor]:
     low_TF, high_TF = _map_for(x_TD, up), _map_for(x_TD, up)
-    _run("bounds", up.weight_FD, len(x_TD), x_TD=_fp32(x_TD), **_screen_of(up), low_TF=low_TF, high_TF=high_TF)
+    _run("bounds", up.weight_FD, len(x_TD), False, x_TD=_fp32(x_TD), **_screen_of(up), low_TF=low_TF, high_TF=high_TF)
     return low_TF, high_TF
 
 
@@ -96,7 +96,7 @@ def _(x_TD: Tensor, up: Rows, activation: str = "relu", k: int = 0, other: Rows 
     if k and other is not None:
         given |= {f"other_{name}": value for name, value in _screen_of(other).items()}
     given |= {"kind": _kind(activation), "k": k, "is_product": k and other is not None}
-    reads = _run_counted("screened", up.weight_FD, len(x_TD), is_certified=_is_certified(up), **given)
+    reads = _run("screened", up.weight_FD, len(x_TD), is_certified=_is_certified(up), **given)
     return u_TF.to(x_TD.dtype), reads
 
 
@@ -115,7 +115,7 @@ def _(x_TD: Tensor, up: Rows, mask_TF: Tensor, activation: str = "relu") -> tupl
     u_TF, kind = _map_for(x_TD, up), _kind(activation)
     _check_width("the mask", mask_TF, len(up.weight_FD))
     given = {"x_TD": _fp32(x_TD), "mask_TF": _fp32(mask_TF), "w_FD": up.weight_FD, "bias_F": up.bias}
-    reads = _run_counted("masked", up.weight_FD, len(x_TD), kind=kind, u_TF=u_TF, **given)
+    reads = _run("masked", up.weight_FD, len(x_TD), kind=kind, u_TF=u_TF, **given)
     return u_TF.to(x_TD.dtype), reads
 
 
@@ -136,7 +136,7 @@ def _(x_TD: Tensor, head: Rows, k: int = 1) -> tuple[Tensor, Tensor]:
         raise ValueError(f"k is between 1 and the {len(head.weight_FD)} rows; got {k}")
     logits_TV = _map_for(x_TD, head)
     given = {"x_TD": _fp32(x_TD), "w_FD": head.weight_FD, "u_TF": logits_TV, **_screen_of(head)}
-    reads = _run_counted("largest_products", head.weight_FD, len(x_TD), K=k, is_certified=_is_certified(head), **given)
+    reads = _run("largest_products", head.weight_FD, len(x_TD), K=k, is_certified=_is_certified(head), **given)
     return logits_TV.to(x_TD.dtype), reads
 
 
@@ -149,7 +149,7 @@ def dense_up(x_TD: Tensor, up: Rows) -> Tensor:
 @dense_up.on_cpu
 def _(x_TD: Tensor, up: Rows) -> Tensor:
     u_TF = _map_for(x_TD, up)
-    _run("product", up.weight_FD, len(x_TD), x_TD=_fp32(x_TD), w_FD=up.weight_FD, bias_F=up.bias, u_TF=u_TF)
+    _run("product", up.weight_FD, len(x_TD), False, x_TD=_fp32(x_TD), w_FD=up.weight_FD, bias_F=up.bias, u_TF=u_TF)
     return u_TF.to(x_TD.dtype)
 
 
@@ -163,7 +163,7 @@ def dense_down(h_TF: Tensor, down_FD: Tensor, bias: Tensor | None = None) -> Ten
 @dense_down.on_cpu
 def _(h_TF: Tensor, down_FD: Tensor, bias: Tensor | None = None) -> Tensor:
     y_TD = _output_for(h_TF, down_FD, bias)
-    _run("down_all", down_FD, len(h_TF), h_TF=_fp32(h_TF), down_FD=down_FD, bias_D=bias, y_TD=y_TD)
+    _run("down_all", down_FD, len(h_TF), False, h_TF=_fp32(h_TF), down_FD=down_FD, bias_D=bias, y_TD=y_TD)
     return y_TD.to(h_TF.dtype)
 
 
@@ -217,29 +217,22 @@ def _reads(is_needed_TF: Tensor) -> Tensor:
     return torch.stack([is_needed_TF.any(0).sum(), is_needed_TF.sum()])
 
 
-def _run(name: str, weight_FD: Tensor, num_tokens: int, **arguments: Tensor | int | None) -> None:
-    """Run the kernel `name` on the threads that a weight of that size is worth."""
-    from lazyneuron.kernels import skip_cpu
+def _run(name: str, weight_FD: Tensor, num_tokens: int, is_counted: bool = True, **arguments: Any) -> Tensor:
+    """Run the kernel `name` on the threads that a weight of that size is worth; its reads if it counts them.
 
-    F, D = weight_FD.shape
-    num_threads = _num_threads(weight_FD)
-    getattr(skip_cpu, name).run(num_threads, weight_FD.element_size(), T=num_tokens, F=F, D=D, **arguments)
-
-
-def _run_counted(name: str, weight_FD: Tensor, num_tokens: int, **arguments: Tensor | int | None) -> Tensor:
-    """The same; the reads. StaleScreenError where a pre-activation is outside its bounds."""
-    counts_P3 = torch.zeros(_num_threads(weight_FD), 3, dtype=torch.int64, device="cpu")
-    _run(name, weight_FD, num_tokens, counts_P3=counts_P3, **arguments)
-    counts = counts_P3.sum(0)
-    if outside := int(counts[2]):
+    StaleScreenError where a pre-activation is outside its bounds.
+    """
+    (F, D), num_threads = weight_FD.shape, max(1, min(torch.get_num_threads(), weight_FD.nbytes // _BYTES_PER_THREAD))
+    reads = torch.empty(2, dtype=torch.int64, device="cpu")
+    if is_counted:
+        arguments["reads_2"] = reads
+    run = cpu_kernel("skip_cpu", name).run
+    run(num_threads, weight_FD.element_size(), T=num_tokens, F=F, D=D, **arguments)
+    if is_counted and (rows := reads.tolist()[0]) < 0:
         raise StaleScreenError(
-            f"{outside} pre-activations are outside their bounds: the weights changed; screen them anew"
+            f"{-rows} pre-activations are outside their bounds: the weights changed; screen them anew"
         )
-    return counts[:2]
-
-
-def _num_threads(weight_FD: Tensor) -> int:
-    return max(1, min(torch.get_num_threads(), weight_FD.nbytes // _BYTES_PER_THREAD))
+    return reads
 
 
 def _screen_of(rows: Rows) -> dict[str, Any]:

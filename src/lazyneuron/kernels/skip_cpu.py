@@ -1,7 +1,7 @@
 """The CPU kernels of `lazyneuron.kernels.skip`, by its names: each team member has a range of the neurons.
 
-`counts_P3` is, for each member, the rows that it read, the pairs of token and neuron that needed them, and the pairs
-whose pre-activation is outside its bounds.
+`reads_2` takes the rows that were read and the pairs of token and neuron that needed them; instead of the rows, minus
+the number of pairs whose pre-activation is outside its bounds, if there are any.
 """
 
 import numpy as np
@@ -35,7 +35,7 @@ def screened(
     scales_F3: F32,
     w_FD: F32 | I16,
     u_TF: F32,
-    counts_P3: I64,
+    reads_2: I64,
     bias_F: F32 | None = None,
     other_q_FD: I8 | None = None,
     other_scales_F3: F32 | None = None,
@@ -50,6 +50,7 @@ def screened(
     high_TF: F32,
     low2_TF: F32,
     high2_TF: F32,
+    counts_P3: I64,
 ):
     """Pre-activations where they may matter, else 0; Top-k ranks act(u), with `is_product` times `other`'s."""
     p, (start, stop), keys = team.member, share(team, len(w_FD)), keys_PF[team.member]
@@ -70,13 +71,13 @@ def screened(
             least = kth_bound(low_TF[t], keys, k)
             least_T[t] = least if least >= floor else np.float32(-1)
         barrier(team)
-    number, counts_P3[p, 1] = candidates(start, stop, high_TF, least_T, found_F)
-    counts_P3[p, 0] = number
+    number, pairs = candidates(start, stop, high_TF, least_T, found_F)
     own = found_F[start : start + number]
     recompute(own, w_FD, bias_F, x_TD, high_TF, least_T, u_TF)
-    D = x_TD.shape[1]
+    outside = 0
     if is_certified and not is_product:
-        counts_P3[p, 2] = contradictions(own, u_TF, low_TF, high_TF, high_TF, least_T, scales_F3, sizes_T3, D)
+        outside = contradictions(own, u_TF, low_TF, high_TF, high_TF, least_T, scales_F3, sizes_T3, x_TD.shape[1])
+    report(team, number, pairs, outside, counts_P3, reads_2)
 
 
 @kernel
@@ -108,22 +109,23 @@ def masked(
     w_FD: F32 | I16,
     mask_TF: F32,
     u_TF: F32,
-    counts_P3: I64,
+    reads_2: I64,
     bias_F: F32 | None = None,
     *,
     score_TF: F32,
     found_F: I32,
+    counts_P3: I64,
 ):
     """Pre-activations where the mask is neither 0 nor (if `kind` is ReLU-like) negative; 0 elsewhere."""
-    p, (start, stop) = team.member, share(team, len(w_FD))
+    start, stop = share(team, len(w_FD))
     if kind > RELU_SQUARED:
         score_TF[:, start:stop] = np.abs(mask_TF[:, start:stop])
         mask_TF = score_TF
     zero_T = np.zeros(len(x_TD), np.float32)
     u_TF[:, start:stop] = 0
-    number, counts_P3[p, 1] = candidates(start, stop, mask_TF, zero_T, found_F)
-    counts_P3[p, 0] = number
+    number, pairs = candidates(start, stop, mask_TF, zero_T, found_F)
     recompute(found_F[start : start + number], w_FD, bias_F, x_TD, mask_TF, zero_T, u_TF)
+    report(team, number, pairs, 0, counts_P3, reads_2)
 
 
 @kernel
@@ -132,19 +134,20 @@ def down(
     h_TF: F32,
     down_FD: F32 | I16,
     y_TD: F32,
-    counts_P3: I64,
+    reads_2: I64,
     bias_D: F32 | None = None,
     *,
     found_F: I32,
     y_PTD: F32,
+    counts_P3: I64,
 ):
     """The down projection of what is active."""
-    p, (start, stop), y_own = team.member, share(team, len(down_FD)), y_PTD[team.member]
-    number, counts_P3[p, 1] = active(start, stop, h_TF, found_F)
-    counts_P3[p, 0] = number
+    (start, stop), y_own = share(team, len(down_FD)), y_PTD[team.member]
+    number, pairs = active(start, stop, h_TF, found_F)
     y_own[:] = 0
     accumulate(found_F[start : start + number], h_TF, down_FD, y_own)
     reduce(team, y_PTD, bias_D, y_TD)
+    report(team, number, pairs, 0, counts_P3, reads_2)
 
 
 @kernel
@@ -182,7 +185,7 @@ def largest_products(
     scales_F3: F32,
     w_FD: F32 | I16,
     u_TF: F32,
-    counts_P3: I64,
+    reads_2: I64,
     bias_F: F32 | None = None,
     *,
     xq_TD: I16,
@@ -192,6 +195,7 @@ def largest_products(
     high_TF: F32,
     wanted_TF: F32,
     kept_PTK: F32,
+    counts_P3: I64,
 ):
     """Each token's K largest products exactly, and whatever else could not be ruled out; the others -inf."""
     p, (start, stop) = team.member, share(team, len(w_FD))
@@ -209,13 +213,13 @@ def largest_products(
         least_T[t] = every[0]
     wanted(start, stop, high_TF, least_T, wanted_TF)
     u_TF[:, start:stop] = -np.inf
-    number, counts_P3[p, 1] = candidates(start, stop, wanted_TF, zero_T, found_F)
-    counts_P3[p, 0] = number
+    number, pairs = candidates(start, stop, wanted_TF, zero_T, found_F)
     own = found_F[start : start + number]
     recompute(own, w_FD, bias_F, x_TD, wanted_TF, zero_T, u_TF)
-    D = x_TD.shape[1]
+    outside = 0
     if is_certified:
-        counts_P3[p, 2] = contradictions(own, u_TF, low_TF, high_TF, wanted_TF, zero_T, scales_F3, sizes_T3, D)
+        outside = contradictions(own, u_TF, low_TF, high_TF, wanted_TF, zero_T, scales_F3, sizes_T3, x_TD.shape[1])
+    report(team, number, pairs, outside, counts_P3, reads_2)
 
 
 @njit
@@ -258,3 +262,19 @@ def reduce(team, y_PTD, bias_D, y_TD):
             for p in range(team.size):
                 total += y_PTD[p, t, d]
             y_TD[t, d] = total
+
+
+@njit
+def report(team, rows, pairs, outside, counts_P3, reads_2):
+    """Sum what the members read."""
+    counts_P3[team.member, 0], counts_P3[team.member, 1], counts_P3[team.member, 2] = rows, pairs, outside
+    barrier(team)
+    if team.member == 0:
+        reads_2[:] = 0
+        outside = 0
+        for p in range(team.size):
+            reads_2[0] += counts_P3[p, 0]
+            reads_2[1] += counts_P3[p, 1]
+            outside += counts_P3[p, 2]
+        if outside > 0:
+            reads_2[0] = -outside

@@ -98,41 +98,51 @@ class Kernel:
         parameters = [*inspect.signature(function).parameters.values()][1:]  # the first is the team
         self._dtypes = {p.name: _dtypes(p.annotation) for p in parameters if p.annotation is not int}
         self._sizes = sorted({part for name in self._dtypes for part in _shape(name) if part.isalpha()} - {"P"})
-        self._parameters = [p.name for p in parameters]
+        self._optional = {p.name for p in parameters if p.default is None}
         self._scratch = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
-        self._given = [*self._sizes, *(p.name for p in parameters if p.kind is not p.KEYWORD_ONLY)]
-        self._optional = {p.name: None for p in parameters if p.default is None}
+        self._parameters = [p.name for p in parameters]
         self._places = functools.lru_cache(1024)(self._scratch_places)
+        self._pack = self._packer()
         self._compiled: dict[int, tuple[Any, int, Callable[[int], None]]] = {}
 
-    def run(self, num_threads: int, itemsize: int = 4, **arguments: Tensor | int | None) -> None:
+    def run(self, num_threads: int, itemsize: int = 4, **arguments: Any) -> None:
         """Run on at most `num_threads` threads of torch's pool, and wait; on one where torch has no GOMP runtime.
 
-        Arguments and sizes go by name; tensors must be contiguous and as large as their sizes say.
+        Sizes, numbers and tensors go by name; tensors must be contiguous and as large as their sizes say.
         """
-        given = self._optional | arguments
-        if len(given) != len(self._given):
-            raise TypeError(f"{self.function.__name__} takes {self._given}; got {[*arguments]}")
-        places, num_bytes = self._places(itemsize, num_threads, *[given[name] for name in self._sizes])
-        scratch = _scratch.take(num_bytes) if num_bytes else None
-        base = 0 if scratch is None else scratch.data_ptr()
-        is_alone = num_threads == 1
-        values = array_of("q", _ALONE if is_alone else _team)
-        values.append(num_threads)
-        for name in self._given:
-            value = given[name]
-            values.append(value if isinstance(value, int) else 0 if value is None else value.data_ptr())
-        values.extend([base + place for place in places])
+        is_alone, held = num_threads == 1, []  # the scratch, until the call is over
+        values = self._pack(_ALONE if is_alone else _team, num_threads, itemsize, held, **arguments)
         _, address, call = self._compiled.get(itemsize) or self._compile(itemsize)
         if is_alone or _start is None:
             call(values.buffer_info()[0])
         else:
             _start(address, values.buffer_info()[0], num_threads, 0)
 
-    def _dtype(self, name: str, itemsize: int) -> type[np.generic]:
-        """The dtype of an array."""
-        dtypes = self._dtypes[name]
-        return next((one for one in dtypes if np.dtype(one).itemsize == itemsize), dtypes[0])
+    def _packer(self) -> Callable[..., Any]:
+        """The function of the kernel's parameters and sizes that puts them, as int64, where the entry reads them."""
+        given = [name for name in self._parameters if name not in self._scratch]
+        sizes = ", ".join(self._sizes)
+        signature = ", ".join([*self._sizes, *(f"{n}=None" if n in self._optional else n for n in given)])
+        values = [f"{n}.data_ptr()" if n in self._dtypes else n for n in given]
+        values = [
+            f"0 if {n} is None else {v}" if n in self._optional else v for n, v in zip(given, values, strict=True)
+        ]
+        source = f"def {self.function.__name__}(team, P, itemsize, held, *, {signature}):\n"
+        packed = f"*team, P, {', '.join([*self._sizes, *values])}, *scratch(held, itemsize, P, {sizes})"
+        source += f" return array_of('q', ({packed}))"
+        namespace = {"array_of": array_of, "scratch": self._scratch_addresses}
+        exec(source, namespace)
+        self._slots = ["P", *self._sizes, *given, *self._scratch]
+        return namespace[self.function.__name__]
+
+    def _scratch_addresses(self, held: list[Tensor], *sizes: int) -> list[int]:
+        """Addresses of the scratch arrays in memory that `held` then owns."""
+        places, num_bytes = self._places(*sizes)
+        if not places:
+            return places
+        held.append(_scratch.take(num_bytes))
+        base = held[0].data_ptr()
+        return [base + place for place in places]
 
     def _scratch_places(self, itemsize: int, num_threads: int, *sizes: int) -> tuple[list[int], int]:
         """Byte offsets of the scratch arrays, each on a cache line of its own, and the bytes of all."""
@@ -144,6 +154,10 @@ class Kernel:
             end += (num_entries * np.dtype(self._dtype(name, itemsize)).itemsize + 63) // 64 * 64
         return places, end
 
+    def _dtype(self, name: str, itemsize: int) -> type[np.generic]:
+        dtypes = self._dtypes[name]
+        return next((one for one in dtypes if np.dtype(one).itemsize == itemsize), dtypes[0])
+
     def _compile(self, itemsize: int) -> tuple[Any, int, Callable[[int], None]]:
         compiled = _kept(self._entry(itemsize))
         call = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(compiled.address)
@@ -151,27 +165,24 @@ class Kernel:
         return self._compiled[itemsize]
 
     def _entry(self, itemsize: int) -> Callable[..., None]:
-        """The function that reads the arguments from an array of int64 and calls the kernel with them by name."""
-        at = {name: f"a[{place}]" for place, name in enumerate(["P", *self._given, *self._scratch], 3)}
+        """The function that reads the arguments from an array of int64 and calls the kernel with them."""
+        at = {name: f"a[{place}]" for place, name in enumerate(self._slots, 3)}
+        namespace: dict[str, Any] = {"kernel": njit(self.function), "team": _member, "pointer": _pointer}
+        namespace |= {"carray": carray, "__name__": self.function.__module__}
         arguments = []
-        namespace = {"kernel": njit(self.function), "team": _member, "pointer": _pointer, "carray": carray}
         for name in self._parameters:
             value = at[name]
             if name in self._dtypes:
                 first, *rest = [at.get(part, part) for part in _shape(name)]
-                if name in self._optional:
-                    first = f"({first} if {value} != 0 else 0)"
+                first = f"({first} if {value} != 0 else 0)" if name in self._optional else first
                 dtype = self._dtype(name, itemsize)
                 namespace[dtype.__name__] = dtype
                 shape = f"({', '.join([first, *rest])},)"
                 value = f"carray(pointer({value}, {dtype.__name__}), {shape}, {dtype.__name__})"
             arguments.append(value)
-        source = (
-            f"def made(sources):\n def entry(a):\n  sources\n  kernel(team(a), {', '.join(arguments)})\n return entry"
-        )
-        code = self.function.__code__
-        namespace["__name__"] = self.function.__module__
-        exec(compile(source, code.co_filename, "exec"), namespace)
+        call = f"kernel(team(a), {', '.join(arguments)})"
+        source = f"def made(sources):\n def entry(a):\n  sources\n  {call}\n return entry"
+        exec(compile(source, self.function.__code__.co_filename, "exec"), namespace)
         entry = namespace["made"](_sources())
         entry.__qualname__ = entry.__name__ = f"{self.function.__name__}_{itemsize}"
         return entry

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lazyneuron.kernels.operators import Operator
+from lazyneuron.kernels.operators import Operator, cpu_kernel
 
 _ENTRIES_PER_THREAD = 2**15
 # How far left a bit pattern goes to read about as the fp32 of its value: enough to guess thresholds by.
@@ -38,13 +38,12 @@ def _(h: Tensor, k: int) -> Tensor:
     if h.dtype not in _SHIFTS:
         return topk.reference(h, k)
     _check(h, k)
-    from lazyneuron.kernels.topk_cpu import topk_rows
-
     h = h.detach().contiguous()
     out, F = torch.empty_like(h), h.shape[-1]
     T = h.numel() // F
     num_threads = max(1, min(torch.get_num_threads(), T, h.numel() // _ENTRIES_PER_THREAD))
-    topk_rows.run(num_threads, h.element_size(), T=T, F=F, k=k, shift=_SHIFTS[h.dtype], bits_TF=h, out_TF=out)
+    run = cpu_kernel("topk_cpu", "topk_rows").run
+    run(num_threads, h.element_size(), T=T, F=F, k=k, shift=_SHIFTS[h.dtype], bits_TF=h, out_TF=out)
     return out
 
 
