@@ -68,7 +68,7 @@ def test_a_checkpoint_becomes_sparse_and_loads_again_with_the_same_loss(family, 
     assert RunFolder(converted.folder).config["name"] == "enforce"
     again = convert(asked, console)
     assert again.records == converted.records
-    assert "was made before" in again.notes[-1]
+    assert "is complete: its records are shown" in again.notes[-1]
     with pytest.raises(UsageError, match=r"another config \(density\)"):
         convert(options(family, density=0.5), console)
 

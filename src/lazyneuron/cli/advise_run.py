@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 
 from lazyneuron.cli.advise import Advise
-from lazyneuron.cli.loading import exploit_batches, failed, loaded_to_exploit, sites_of
+from lazyneuron.cli.loading import explained_failures, exploit_batches, loaded_to_exploit, sites_of
 from lazyneuron.exploit.advice import Advice
 from lazyneuron.exploit.advice_records import advice_records
 from lazyneuron.exploit.advise import advise
@@ -46,7 +46,7 @@ def advise_on(command: Advise, console: Console) -> Advised:
             if not console.is_terminal:
                 console.print(what, highlight=False)
 
-        try:
+        with explained_failures(loaded):
             advice = advise(
                 loaded.model,
                 chain([first], data),
@@ -57,8 +57,6 @@ def advise_on(command: Advise, console: Console) -> Advised:
                 projections=command.projections,
                 on_progress=report,
             )
-        except (RuntimeError, TypeError, IndexError, ValueError) as error:
-            raise failed(loaded, error) from error
     timed = {speed.num_rows for speed in advice.speeds}
     if timed and (missing := [str(size) for size in sizes if size not in timed]):
         notes.append(f"the data have too few rows: the model was not timed at {', '.join(missing)} rows")

@@ -185,8 +185,6 @@ def output(is_quiet: bool = False) -> "Console":
 
 
 def _words(value: Any) -> list[str]:
-    if isinstance(value, tuple):
-        return [str(each) for each in value]
     if isinstance(value, dict):
-        return [",".join(f"{key}={each:g}" for key, each in value.items())]
-    return [f"{value:g}" if isinstance(value, float) else "false" if value is False else str(value)]
+        return [",".join(f"{key}={each}" for key, each in value.items())]
+    return [str(each) for each in value] if isinstance(value, tuple) else ["false" if value is False else str(value)]

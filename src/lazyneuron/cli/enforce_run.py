@@ -1,4 +1,4 @@
-"""`lazyneuron enforce`: a checkpoint made sparse, fine-tuned, judged against its original, and saved."""
+"""The work of `lazyneuron enforce`: make a checkpoint sparse, fine-tune it, judge it against its original, save it."""
 
 import copy
 from dataclasses import asdict, dataclass, field, replace
@@ -11,13 +11,13 @@ from rich.console import Console
 from torch import nn
 
 from lazyneuron.cli.enforce import Enforce
-from lazyneuron.cli.loading import config_of, failed, loaded_on_device, progress, sites_of
+from lazyneuron.cli.loading import config_of, explained_failures, loaded_on_device, progress, sites_of
 from lazyneuron.enforce.enforce import assigned, enforce, enforced, release
 from lazyneuron.enforce.relufy import relufy
 from lazyneuron.enforce.saved import restore
 from lazyneuron.enforce.selection import Anneal, TopK
 from lazyneuron.enforce.verify import verify
-from lazyneuron.errors import LazyneuronError, UsageError
+from lazyneuron.errors import UsageError
 from lazyneuron.load.checkpoint import quiet
 from lazyneuron.load.models import Loaded
 from lazyneuron.measure.probe import RELU_LIKE
@@ -29,12 +29,10 @@ from lazyneuron.training.evaluation import Batch
 from lazyneuron.training.finetune import Finetuning, finetune
 from lazyneuron.training.split_data import SplitData, image_data, text_data
 
-_STAGES = ("judging", "finetuning", "judging-finetuned", "control", "judging-control")
-
 
 @dataclass(frozen=True)
 class Converted:
-    """What `convert` came to: the folder, its records, the sites, and sentences for the user."""
+    """The folder, its records, the sites, and sentences for the user."""
 
     folder: Path
     records: list[Record]
@@ -67,12 +65,12 @@ def convert(command: Enforce, console: Console) -> Converted:
     Records have split "eval", `x` and a `case`. "before" is the original, "converted" the model as asked, at the mean
     over its sites' densities, and "sweep" it at other densities, the same everywhere. "finetuned" is the fine-tuned
     model at all of these, and "control" the original fine-tuned alike (steps, order of data, dropout, loss) without any
-    selection, at 1. What they hold: loss, perplexity, accuracy, agreement, kl or cosine as `training.Evaluation`
-    has them, and each site's density (kept) and natural_density.
+    selection, at 1. They hold loss, perplexity, accuracy, agreement, kl or cosine as `training.Evaluation` does, and
+    each site's density (kept) and natural_density.
 
-    A folder that is done is read; one that was interrupted goes on. Raises StoppedError after Ctrl-C, UsageError for
-    what cannot be loaded, fed or enforced, LazyneuronError where the model gives NaN. In memory there are the original
-    and one other model at a time.
+    A folder that is done is read; an interrupted one is resumed. Raises StoppedError after Ctrl-C, UsageError for what
+    cannot be loaded, fed or enforced, LazyneuronError where the model gives NaN. The original and one other model at a
+    time are in memory.
     """
     how = finetuning_of(command)
     with console.status(f"loading {command.model}"):
@@ -86,68 +84,107 @@ def convert(command: Enforce, console: Console) -> Converted:
     folder = RunFolder(command.folder, _config(command, loaded, data, first, sites))
     notes = [*loaded.notes, f"data: {data.about}"]
     if had_selections:
-        notes.append(f"{command.model} was saved with selections in force: 'before' is with them")
+        notes.append(f"{command.model} was saved with selections in force: they hold in 'before' too")
     if how and not data.is_labelled and not how.distill:
         raise UsageError("the data have no labels for this model: distil from the original with --distill 1")
     if how and command.control and not data.is_labelled:
         notes.append("no control: without labels the original could only learn its own answers")
     if folder.is_done():
-        notes.append(f"{folder.path} was made before: its records are shown")
+        notes.append(f"{folder.path} is complete: its records are shown")
         return Converted(folder.path, folder.records(), sites, notes)
     learns = {name for name, weight in loaded.model.named_parameters() if weight.requires_grad}
     loaded.model.requires_grad_(False)
     sparse = _copied(loaded, learns)
     made = _convert(sparse, first, sites, command)
     if smooth := sorted({site.activation for site in made} - RELU_LIKE):
-        notes.append(f"{', '.join(smooth)}: top-k is by magnitude there; --relufy swaps GELU and SiLU for ReLU")
-    device = next(loaded.model.parameters()).device
-    source = Source.here(device_name(device), torch.get_num_threads())
-    parent = {"seed": how.seed if how else 0, "source": source}
-    comparer = Comparer(loaded, made, data, command.tokens, folder, parent)
-
-    def judge(model: nn.Module, cases: list[tuple[str, float, Key]], doing: str, stage: str) -> list[Record]:
-        with progress(console, doing, "tokens", command.tokens) as report:
-            try:
-                return comparer(model, cases, doing, stage, report)
-            except LazyneuronError:
-                raise
-            except Exception as error:
-                raise failed(loaded, error) from error
-
+        notes.append(f"{', '.join(smooth)}: top-k is by magnitude there; --relufy replaces GELU and SiLU by ReLU")
+    stages = _Stages(command, console, loaded, data, folder, made)
     asked, key = _asked(sparse.model, command)
     sweep = list(dict.fromkeys(sorted(command.sweep_densities, reverse=True)))
     judged = {record.case for record in folder.records() if record.split == "eval"}
     if "converted" not in judged:
         cases: list[tuple[str, float, Key]] = [("before", 1.0, None), ("converted", asked, key)]
-        records = judge(sparse.model, cases + [("sweep", x, x) for x in sweep], "judging", "judging")
+        records = stages.judge(sparse, cases + [("sweep", x, x) for x in sweep], "judging", "judging")
         folder.truncate_records(0)
         folder.append(records)
-        _forget_checkpoints(folder, "judging")
+        _remove_checkpoints(folder, "judging")
     if "finetuned" not in judged:
         if how:
-            _train(sparse, loaded, made, data, command, folder, console, source, "finetuning")
+            stages.train(sparse, how, made, "finetuning")
         verify(sparse.model, first.inputs)
         _save(sparse, folder)
         if how:
             cases = [("finetuned", asked, key), *(("finetuned", x, x) for x in sweep if x != asked)]
-            folder.append(judge(sparse.model, cases, "judging again", "judging-finetuned"))
-            _forget_checkpoints(folder, "finetuning", "judging-finetuned")
+            folder.append(stages.judge(sparse, cases, "judging again", "judging-finetuned"))
+            _remove_checkpoints(folder, "finetuning", "judging-finetuned")
     del sparse
     if how and command.control and data.is_labelled and "control" not in judged:
         dense = _copied(loaded, learns)
         release(dense.model)
-        _train(dense, loaded, sites, data, command, folder, console, source, "control")
+        stages.train(dense, how, sites, "control")
         enforce(dense.model, TopK(density=1.0), sites, first.inputs)
-        folder.append(judge(dense.model, [("control", 1.0, 1.0)], "judging the control", "judging-control"))
+        folder.append(stages.judge(dense, [("control", 1.0, 1.0)], "judging the control", "judging-control"))
     folder.mark_done()
-    _forget_checkpoints(folder, *_STAGES)
-    if 0 < comparer.num_seen < command.tokens:
-        notes.append(f"the held-out data ended after {comparer.num_seen:,} of {command.tokens:,}")
+    _remove_checkpoints(folder, "judging", "finetuning", "judging-finetuned", "control", "judging-control")
+    if 0 < stages.num_seen < command.tokens:
+        notes.append(f"the held-out data ended after {stages.num_seen:,} of {command.tokens:,}")
     return Converted(folder.path, folder.records(), made, notes)
 
 
+class _Stages:
+    """Judging and fine-tuning the models made from `loaded`, its original, with progress shown on the console."""
+
+    def __init__(
+        self,
+        command: Enforce,
+        console: Console,
+        loaded: Loaded,
+        data: SplitData,
+        folder: RunFolder,
+        sites: list[Site],
+    ) -> None:
+        self._command, self._console, self._loaded, self._data, self._folder = command, console, loaded, data, folder
+        device = device_name(next(loaded.model.parameters()).device)
+        self._source = Source.here(device, torch.get_num_threads())
+        parent = {"seed": command.seed if command.finetune else 0, "source": self._source}
+        self._comparer = Comparer(loaded, sites, data, command.tokens, folder, parent)
+
+    @property
+    def num_seen(self) -> int:
+        """Held-out tokens or images of the last judging."""
+        return self._comparer.num_seen
+
+    def judge(self, judged: Loaded, cases: list[tuple[str, float, Key]], doing: str, stage: str) -> list[Record]:
+        bar = progress(self._console, doing, "tokens", self._command.tokens)
+        with bar as report, explained_failures(self._loaded, (Exception,)):
+            return self._comparer(judged.model, cases, doing, stage, report)
+
+    def train(self, trained: Loaded, how: Finetuning, sites: list[Site], case: str) -> None:
+        """Fine-tune a model beside its original; the same selections are in force afterwards, annealed or not."""
+        doing = "fine-tuning" if case == "finetuning" else "fine-tuning the control"
+        written = enforced(trained.model)
+        is_annealed = self._command.anneal and bool(written)
+        if is_annealed:
+            enforce(trained.model, {name: _annealed(entry, how.num_steps) for name, entry in written.items()})
+        bar = progress(self._console, doing, "steps", how.num_steps)
+        with bar as show, explained_failures(trained, (RuntimeError,)):
+            finetune(
+                trained.model,
+                self._data.training,
+                how,
+                self._folder,
+                sites=sites,
+                original=self._loaded.model,
+                source=self._source,
+                case=case,
+                report=lambda step, loss: show(step, f", loss {loss:.3f}"),
+            )
+        if is_annealed:
+            enforce(trained.model, written)
+
+
 def _copied(loaded: Loaded, learns: set[str]) -> Loaded:
-    """Another model like the original, of which the weights named in `learns` can be trained."""
+    """A copy of the original in which the weights named in `learns` can be trained."""
     model = copy.deepcopy(loaded.model)
     for name, weight in model.named_parameters():
         weight.requires_grad_(name in learns)
@@ -165,8 +202,8 @@ def _data(loaded: Loaded, command: Enforce) -> SplitData:
     kinds = ("text", "images")
     if loaded.kind not in kinds or not hasattr(loaded.model, "save_pretrained"):
         what = f"takes {loaded.kind}" if loaded.kind not in (*kinds, "own") else "is not of transformers"
-        mend = "in Python, lazyneuron.enforce(model, TopK(density=0.05)) takes any"
-        raise UsageError(f"{loaded.name} {what}, and this command takes text or image models of transformers: {mend}")
+        hint = "in Python, lazyneuron.enforce(model, TopK(density=0.05)) takes any model"
+        raise UsageError(f"{loaded.name} {what}, but this command takes text or image models of transformers: {hint}")
     other = kinds[loaded.kind == "text"]
     if (wrong := getattr(command, other)) is not None:
         raise UsageError(f"{loaded.name} takes {loaded.kind}: leave out {other} ({wrong})")
@@ -186,7 +223,7 @@ def _check_budgets(command: Enforce, sites: list[Site]) -> None:
 
 
 def _convert(loaded: Loaded, first: Batch, sites: list[Site], command: Enforce) -> list[Site]:
-    """Swap activations if asked to and enforce what is asked on `sites`; the sites as they are now."""
+    """Replace the activations if asked to and enforce the selection on `sites`; returns the sites as they are now."""
     try:
         if command.relufy:
             relufy(loaded.model, first.inputs)
@@ -198,43 +235,13 @@ def _convert(loaded: Loaded, first: Batch, sites: list[Site], command: Enforce) 
     return sites
 
 
-def _train(
-    taught: Loaded,
-    loaded: Loaded,
-    sites: list[Site],
-    data: SplitData,
-    command: Enforce,
-    folder: RunFolder,
-    console: Console,
-    source: Source,
-    case: str,
-) -> None:
-    """Fine-tune `taught` beside its original, `loaded`; what was in force is so afterwards, annealed or not."""
-    how = finetuning_of(command) or Finetuning()
-    doing = "fine-tuning" if case == "finetuning" else "fine-tuning the control"
-    written = enforced(taught.model)
-    if command.anneal and written:
-        enforce(taught.model, {name: _annealed(entry, how.num_steps) for name, entry in written.items()})
-    with progress(console, doing, "steps", how.num_steps) as show:
-        settings: dict[str, Any] = {"original": loaded.model, "source": source, "case": case}
-        settings["report"] = lambda step, loss: show(step, f", loss {loss:.3f}")
-        try:
-            finetune(taught.model, data.training, how, folder, sites=sites, **settings)
-        except LazyneuronError:
-            raise
-        except RuntimeError as error:
-            raise failed(taught, error) from error
-    if command.anneal and written:
-        enforce(taught.model, written)
-
-
 def _annealed(entry: dict[str, Any], num_steps: int) -> dict[str, Any]:
-    """What `enforced` says of a site under top-k, its density falling to the same from 1."""
+    """The entry of a top-k site in `enforced`, with a density that falls from 1 to the same."""
     falling = Anneal(start=1.0, end=entry["selection"]["density"], num_steps=num_steps)
     return entry | {"selection": falling.to_dict()}
 
 
-def _forget_checkpoints(folder: RunFolder, *stages: str) -> None:
+def _remove_checkpoints(folder: RunFolder, *stages: str) -> None:
     for stage in stages:
         for checkpoint in folder.checkpoints(stage):
             checkpoint.unlink()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lazyneuron.cli.exploit_terminal import ContinuationDisplay
-from lazyneuron.cli.loading import failed, sites_of
+from lazyneuron.cli.loading import explained_failures, sites_of
 from lazyneuron.errors import UsageError
 from lazyneuron.load.models import Loaded
 from lazyneuron.measure import watch
@@ -63,11 +63,8 @@ def generated(
     found, model = Generated(report), cast(Any, loaded.model)
     pad, end = model.generation_config.pad_token_id, model.generation_config.eos_token_id
     more = {"pad_token_id": end[0] if isinstance(end, list) else end} if pad is None and end is not None else {}
-    try:
-        with torch.inference_mode():
-            model.generate(**prompt, **how, **more, streamer=found, num_beams=1, use_cache=True)
-    except (RuntimeError, IndexError, ValueError, TypeError) as error:
-        raise failed(loaded, error) from error
+    with explained_failures(loaded), torch.inference_mode():
+        model.generate(**prompt, **how, **more, streamer=found, num_beams=1, use_cache=True)
     if not found.step_ms:
         raise UsageError(f"{loaded.name} stops after {len(found.ids)} token: nothing to time; give another prompt")
     return found

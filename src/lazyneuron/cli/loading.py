@@ -22,6 +22,7 @@ from lazyneuron.sites import NoSitesError, Site, find_sites
 
 _SECONDS_BETWEEN_LINES = 20.0
 _EXPLOIT_LENGTH = 64
+_FORWARD_ERRORS = (RuntimeError, TypeError, IndexError, ValueError)
 
 
 def loaded_on_device(command: FeedCommand, dtype: str | None) -> Loaded:
@@ -55,16 +56,24 @@ def sites_of(loaded: Loaded, first: Inputs, choice: str) -> list[Site]:
         return find_sites(loaded.model, first, choice)
     except NoSitesError as error:
         raise UsageError(f"{loaded.name}: {error}") from error
-    except ValueError as error:
-        if choice != "auto":
-            raise UsageError(str(error)) from error
-        raise failed(loaded, error) from error
     except Exception as error:
-        raise failed(loaded, error) from error
+        if isinstance(error, ValueError) and choice != "auto":
+            raise UsageError(str(error)) from error
+        raise _failed(loaded, error) from error
 
 
-def failed(loaded: Loaded, error: Exception) -> LazyneuronError:
-    """A failure of the model's own forward pass, in one line."""
+@contextmanager
+def explained_failures(loaded: Loaded, kinds: tuple[type[Exception], ...] = _FORWARD_ERRORS) -> Iterator[None]:
+    """Report a failure of the model's own forward pass in one line."""
+    try:
+        yield
+    except LazyneuronError:
+        raise
+    except kinds as error:
+        raise _failed(loaded, error) from error
+
+
+def _failed(loaded: Loaded, error: Exception) -> LazyneuronError:
     first = str(error).strip().splitlines() or [""]
     what = "; ".join([f"{type(error).__name__}: {first[0]}", *getattr(error, "__notes__", ())])
     if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in what:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from lazyneuron.cli.loading import config_of, failed, loaded_on_device, progress, sites_of
+from lazyneuron.cli.loading import config_of, explained_failures, loaded_on_device, progress, sites_of
 from lazyneuron.cli.measure import Measure
 from lazyneuron.errors import LazyneuronError, StoppedError
 from lazyneuron.load.batches import Inputs, batches
@@ -98,10 +98,8 @@ def _run(
         for batch in itertools.islice(data, num_batches, None):
             if max(probe.num_tokens.values()) >= command.tokens or stops:
                 break
-            try:
+            with explained_failures(loaded, (Exception,)):
                 _call(loaded, batch, extra)
-            except Exception as error:
-                raise failed(loaded, error) from error
             num_batches += 1
             report(max(probe.num_tokens.values()))
             if time.monotonic() - saved > _SECONDS_BETWEEN_CHECKPOINTS:
