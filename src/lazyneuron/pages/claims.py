@@ -9,7 +9,7 @@ from lazyneuron.records.record import Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
-class Claim:
+class ClaimRow:
     """One row of the claims table: `cells` holds the verdicts of each result folder."""
 
     text: str
@@ -21,7 +21,7 @@ class Claim:
     cells: list[list[Verdict]]
 
 
-def claim_groups(verdicts: dict[str, list[Verdict]]) -> list[list[Claim]]:
+def claim_groups(verdicts: dict[str, list[Verdict]]) -> list[list[ClaimRow]]:
     """The verdicts of all folders (by label), one row per claim, runs, metric and threshold.
 
     Rows of one claim stand together, under the wording of the last folder that has it.
@@ -32,10 +32,10 @@ def claim_groups(verdicts: dict[str, list[Verdict]]) -> list[list[Claim]]:
         for v in found:
             rows[v.claim, v.on, v.metric, v.expected, v.reported][label].append(v)
             wording[v.claim] = {"text": v.text, "where": v.where}
-    groups: dict[str, list[Claim]] = {claim: [] for claim in wording}
+    groups: dict[str, list[ClaimRow]] = {claim: [] for claim in wording}
     for (claim, on, metric, expected, reported), found in rows.items():
         cells = [found[label] for label in verdicts]
-        row = Claim(**wording[claim], on=on, metric=metric, expected=expected, reported=reported, cells=cells)
+        row = ClaimRow(**wording[claim], on=on, metric=metric, expected=expected, reported=reported, cells=cells)
         groups[claim].append(row)
     return list(groups.values())
 
