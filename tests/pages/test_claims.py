@@ -38,7 +38,7 @@ def test_the_note_on_intervals_goes_by_the_number_of_seeds() -> None:
     assert claims.interval_note([one]) == "There is one seed: no interval."
     note = claims.interval_note([one, three])
     assert "bootstrap interval" in note
-    assert "With three seeds it is the range of the three values" in note
+    assert "With three seeds the interval is the range of the three values" in note
     assert "Where there is one seed" in note
     assert claims.interval_note([]) == ""
     assert claims.interval_note([verdict(expected="at most 2 (ours)")]).endswith("claim without a number.")

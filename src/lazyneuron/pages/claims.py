@@ -55,12 +55,13 @@ def interval_note(verdicts: Iterable[Verdict]) -> str:
     sentences = []
     if counts - {1}:
         sentences.append("Seen is the mean over seeds; the interval is the 95\u00a0% bootstrap interval of that mean.")
-        sentences.append("The reason is that of the seed least favourable to the claim.")
     if 3 in counts:
         sentences.append(
-            "With three seeds it is the range of the three values, and covers the true mean about three quarters of "
+            "With three seeds the interval is the range of the three values, and covers the true mean about three quarters of "
             "the time; a difference between trainings must pass Student's t test as well."
         )
+    if counts - {1}:
+        sentences.append("The reason given is that of the seed least favourable to the claim.")
     if 1 in counts:
         sentences.append(f"{'Where there is one' if counts - {1} else 'There is one'} seed: no interval.")
     if any("(ours)" in verdict.expected for verdict in verdicts):
