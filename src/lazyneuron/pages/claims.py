@@ -57,8 +57,8 @@ def interval_note(verdicts: Iterable[Verdict]) -> str:
         sentences.append("Seen is the mean over seeds; the interval is the 95\u00a0% bootstrap interval of that mean.")
     if 3 in counts:
         sentences.append(
-            "With three seeds the interval is the range of the three values, and covers the true mean about three quarters of "
-            "the time; a difference between trainings must pass Student's t test as well."
+            "With three seeds the interval is the range of the three values, and covers the true mean about three "
+            "quarters of the time; a difference between trainings must pass Student's t test as well."
         )
     if counts - {1}:
         sentences.append("The reason given is that of the seed least favourable to the claim.")
