@@ -72,7 +72,7 @@ def test_json_is_alone_on_standard_output_and_the_page_is_written(options, comma
     assert row.keys() == {"case", "x", "loss", "perplexity", "agreement", "kl", "density", "natural_density"}
     assert row["density"] == pytest.approx(0.1875)
     page = asked.out / "report.html"
-    assert page.read_text().startswith("<!doctype html>")
+    assert "<!doctype html>" in page.read_text()
     assert f"page: {page}" in command(*call).stdout.splitlines()
     wrong = command(*call[:-1], "few")
     assert wrong.returncode == 2
