@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 import lazyneuron as lazy
-from lazyneuron.cli import measure_run as command
+from lazyneuron.cli import loading
 from lazyneuron.cli.measure import Measure
 from lazyneuron.cli.measure_run import Measured, measure
 from lazyneuron.load.batches import batches
@@ -305,7 +305,7 @@ def seen(request, tmp_path_factory) -> Seen:
     chosen = {"batch": known.batch, "length": known.length, "tokens": known.tokens}
     options = Measure(model=model, device="cpu", out=tmp_path_factory.mktemp("real") / "out", **chosen)
     with pytest.MonkeyPatch.context() as patch:  # loading takes longest: look at the same model by hand
-        patch.setattr(command, "load", lambda *args, **more: kept.append(load(*args, **more)) or kept[-1])
+        patch.setattr(loading, "load", lambda *args, **more: kept.append(load(*args, **more)) or kept[-1])
         measured = measure(options, Console(quiet=True))
     data, _ = batches(kept[0], batch_size=known.batch, length=known.length)
     fed, count = [], 0
