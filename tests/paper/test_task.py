@@ -73,3 +73,23 @@ def test_ranks_share_a_batch_without_overlap(small_vit, cache):
     assert [len(part) for part in parts] == [6, 5, 5]
     assert sorted(torch.cat(parts).tolist()) == sorted(batch["labels"].tolist())
     assert len(rows_of_rank({"labels": torch.zeros(1)}, 2, 3)["labels"]) == 0
+
+
+def test_shares_of_images_and_labels_are_as_large_as_they_say(small_vit, cache):
+    whole = load_batches(small_vit, 0, cache)
+    tenth = load_batches(with_task(small_vit, data_share=0.1), 0, cache)
+    assert len(tenth.data.train.labels) == round(0.1 * len(whole.data.train.labels)) == 144
+    assert len(tenth.data.evaluation.labels) == len(whole.data.evaluation.labels)
+    real, drawn = (load_batches(with_task(small_vit, random_labels=share), 0, cache).train(0) for share in (0, 1))
+    assert torch.equal(real["pixel_values"], drawn["pixel_values"])
+    assert 0.6 < (real["labels"] != drawn["labels"]).float().mean() <= 1
+
+
+@pytest.mark.parametrize("pixels", ["real", "random", "fresh"])
+def test_each_seed_and_step_has_its_own_training_images(pixels, small_vit, cache):
+    run = with_task(small_vit, pixels=pixels)
+    one, again, other = (load_batches(run, seed, cache) for seed in (0, 0, 1))
+    first = one.train(0)["pixel_values"]
+    assert torch.equal(first, again.train(0)["pixel_values"])
+    assert not torch.equal(first, other.train(0)["pixel_values"])
+    assert not torch.equal(first, one.train(1)["pixel_values"])
