@@ -16,7 +16,7 @@ import vl_convert
 from lazyneuron.errors import UsageError
 from lazyneuron.pages import (
     charts,
-    claims,
+    claims_table,
     enforce_charts,
     measure_charts,
     measure_tables,
@@ -244,12 +244,12 @@ def _script_json(value: Any) -> str:
 def _html(shown: dict[str, Any], verdicts: dict[str, list[Verdict]], runs: list[Run], figures: list[Figure]) -> str:
     """The page of what is `shown`, of the verdicts by label, of where the runs come from and of all figures."""
     specs = {f.name: f.spec | {"description": f"{f.title}. {f.caption}"} for f in figures}
-    rows = claims.claim_groups(verdicts)
+    rows = claims_table.claim_groups(verdicts)
     cells = [cell for group in rows for row in group for cell in row.cells]
     return _template().render(
         **shown,
-        interval_note=claims.interval_note(verdict for found in verdicts.values() for verdict in found),
-        tallies={label: claims.tally(found) for label, found in verdicts.items()},
+        interval_note=claims_table.interval_note(verdict for found in verdicts.values() for verdict in found),
+        tallies={label: claims_table.tally(found) for label, found in verdicts.items()},
         claims=rows,
         one_each=len(verdicts) == 1 and all(len(cell) == 1 for cell in cells),
         provenance=[provenance(run) for run in runs],
@@ -266,7 +266,7 @@ def _template() -> jinja2.Template:
     loader = jinja2.FileSystemLoader(HERE)
     env = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     env.undefined = jinja2.StrictUndefined
-    env.filters |= {"number": number, "interval": claims.interval}
+    env.filters |= {"number": number, "interval": claims_table.interval}
     return env.get_template("page.html")
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from lazyneuron.paper.ablations import ACTIVATION, FIG5A, FIG5B, FIG5C, GELU, MIXER, MLP, OPTIMIZERS, RELU
 from lazyneuron.paper.claim import Claim
-from lazyneuron.paper.comparison import QUALITY_GAP, comparison, difference, tested
+from lazyneuron.paper.comparison_claims import QUALITY_GAP, comparison, difference, tested
 from lazyneuron.paper.density_claims import half_active_at_start, sparsity_emerges, sparsity_emerges_in
 from lazyneuron.paper.options import Scale
 from lazyneuron.paper.recipe import Recipe

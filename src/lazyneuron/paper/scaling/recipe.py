@@ -5,7 +5,7 @@ from statistics import fmean
 
 from lazyneuron.paper import density_claims as density
 from lazyneuron.paper.claim import Claim
-from lazyneuron.paper.comparison import comparison, ratio
+from lazyneuron.paper.comparison_claims import comparison, ratio
 from lazyneuron.paper.density_claims import mean_density, middle_density
 from lazyneuron.paper.options import Scale
 from lazyneuron.paper.recipe import Recipe

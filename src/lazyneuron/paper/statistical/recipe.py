@@ -5,7 +5,7 @@ from statistics import fmean
 
 from lazyneuron.enforce.selection import StatisticalTopK
 from lazyneuron.paper.claim import Claim, Records, Seen
-from lazyneuron.paper.comparison import QUALITY_GAP, comparison, difference, tested
+from lazyneuron.paper.comparison_claims import QUALITY_GAP, comparison, difference, tested
 from lazyneuron.paper.options import Scale
 from lazyneuron.paper.recipe import Recipe
 from lazyneuron.paper.statistical import STATISTICAL_TOPK

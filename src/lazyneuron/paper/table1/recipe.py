@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from statistics import fmean
 
 from lazyneuron.paper.claim import Claim, Records, Seen
-from lazyneuron.paper.comparison import QUALITY_GAP, comparison, difference, tested
+from lazyneuron.paper.comparison_claims import QUALITY_GAP, comparison, difference, tested
 from lazyneuron.paper.corruptions.corruption import CORRUPTIONS as ALL_CORRUPTIONS
 from lazyneuron.paper.options import Scale
 from lazyneuron.paper.recipe import Recipe

@@ -1,7 +1,7 @@
 """Section 4: T5 and ViT that keep k neurons per token in training, over k, against the dense models."""
 
 from lazyneuron.paper.claim import Claim, Records, Seen
-from lazyneuron.paper.comparison import QUALITY_GAP, comparison, difference, tested
+from lazyneuron.paper.comparison_claims import QUALITY_GAP, comparison, difference, tested
 from lazyneuron.paper.options import Scale
 from lazyneuron.paper.recipe import Recipe
 from lazyneuron.paper.topk import COST, TOPK_ACCURACY

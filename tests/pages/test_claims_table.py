@@ -1,6 +1,6 @@
 """Verdicts become one row per claim, threshold and runs, with a cell for each folder."""
 
-from lazyneuron.pages import claims
+from lazyneuron.pages import claims_table
 from lazyneuron.records.record import Verdict
 
 
@@ -15,7 +15,7 @@ def test_claims_stand_together_with_a_cell_per_folder() -> None:
         "a": [verdict(), verdict(claim="c2", text="other"), verdict(on="vit")],
         "b": [verdict(verdict="does not hold")],
     }
-    groups = claims.claim_groups(found)
+    groups = claims_table.claim_groups(found)
     assert [[row.on for row in group] for group in groups] == [["t5", "vit"], ["t5"]]
     assert [[v.verdict for v in cell] for cell in groups[0][0].cells] == [["holds"], ["does not hold"]]
     assert [len(cell) for cell in groups[0][1].cells] == [1, 0]
@@ -26,7 +26,7 @@ def test_a_claim_that_was_reworded_is_still_one_row_and_another_threshold_is_not
         "old": [verdict(text="before")],
         "new": [verdict(text="after"), verdict(text="after", expected="at most 2")],
     }
-    (group,) = claims.claim_groups(found)
+    (group,) = claims_table.claim_groups(found)
     assert [(row.text, row.expected, [len(cell) for cell in row.cells]) for row in group] == [
         ("after", "e", [1, 1]),
         ("after", "at most 2", [0, 1]),
@@ -35,18 +35,18 @@ def test_a_claim_that_was_reworded_is_still_one_row_and_another_threshold_is_not
 
 def test_the_note_on_intervals_goes_by_the_number_of_seeds() -> None:
     one, three = verdict(), verdict(seeds=[0, 1, 2], values=[1.0, 1.1, 0.9], low=0.9, high=1.1)
-    assert claims.interval_note([one]) == "There is one seed: no interval."
-    note = claims.interval_note([one, three])
+    assert claims_table.interval_note([one]) == "There is one seed: no interval."
+    note = claims_table.interval_note([one, three])
     assert "bootstrap interval" in note
     assert "With three seeds the interval is the range of the three values" in note
     assert "Where there is one seed" in note
-    assert claims.interval_note([]) == ""
-    assert claims.interval_note([verdict(expected="at most 2 (ours)")]).endswith("claim without a number.")
-    assert (claims.interval(one), claims.interval(three)) == ("", "0.9 to 1.1")
+    assert claims_table.interval_note([]) == ""
+    assert claims_table.interval_note([verdict(expected="at most 2 (ours)")]).endswith("claim without a number.")
+    assert (claims_table.interval(one), claims_table.interval(three)) == ("", "0.9 to 1.1")
 
 
 def test_tally_counts_in_words() -> None:
     found = [verdict(), verdict(), verdict(verdict="does not hold"), verdict(verdict="cannot tell")]
-    assert claims.tally(found) == "2 hold, 1 does not hold, 1 cannot tell"
-    assert claims.tally(found[1:2]) == "1 holds"
-    assert claims.tally([]) == "no verdicts"
+    assert claims_table.tally(found) == "2 hold, 1 does not hold, 1 cannot tell"
+    assert claims_table.tally(found[1:2]) == "1 holds"
+    assert claims_table.tally([]) == "no verdicts"
