@@ -428,7 +428,7 @@ def test_edited_weights_are_noticed(dtype, k):
     up, down, x = random_rows(97, 33, dtype, True), torch.randn(97, 33).to(dtype), torch.randn(3, 33).to(dtype)
     up.weight_FD.neg_()
     for run in (lambda: screened_up(x, up, k=k), lambda: sparse_mlp(x, up, down, k=k)):
-        with pytest.raises(StaleScreenError, match="screen them anew"):
+        with pytest.raises(StaleScreenError, match="screen them again"):
             run()
 
 

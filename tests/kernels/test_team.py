@@ -140,7 +140,7 @@ def test_a_kernel_that_cannot_be_kept_on_disk_is_compiled_all_the_same(error, mo
         made.run(1, N=5, x_N=x)
         made.run(1, N=5, x_N=x)
     assert x.tolist() == [4] * 5
-    assert [record.message.count("compiled anew in each process") for record in caplog.records] == [1]
+    assert [record.message.count("compiled again in each process") for record in caplog.records] == [1]
 
 
 def test_another_error_of_the_compiler_is_not_swallowed(monkeypatch):

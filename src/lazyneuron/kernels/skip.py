@@ -230,7 +230,7 @@ def _run(name: str, weight_FD: Tensor, num_tokens: int, is_counted: bool = True,
     run(num_threads, weight_FD.element_size(), T=num_tokens, F=F, D=D, **arguments)
     if is_counted and (rows := reads.tolist()[0]) < 0:
         raise StaleScreenError(
-            f"{-rows} pre-activations are outside their bounds: the weights changed; screen them anew"
+            f"{-rows} pre-activations are outside their bounds: the weights changed; screen them again"
         )
     return reads
 

@@ -219,7 +219,7 @@ def _kept(function: Callable[..., None]) -> Any:
         reason = str(error)
     except OSError as error:
         reason = f"{error} (set NUMBA_CACHE_DIR to a folder that can be written)"
-    _logger.warning("%s: kernels are compiled anew in each process", reason)
+    _logger.warning("%s: kernels are compiled again in each process", reason)
     return compiler()(function)
 
 

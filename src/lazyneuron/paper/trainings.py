@@ -94,7 +94,7 @@ def image_task(run: Training) -> ImageTask:
 
 
 def varied(run: Training, name: str, **changes: object) -> Training:
-    """The run under a longer name, with `changes` of its task's fields or, where the task has none such, of its own."""
+    """The run under a longer name with `changes` of its task's fields or, without such a field, of its own."""
     fields = run.task.__dataclass_fields__
     task = replace(run.task, **{key: value for key, value in changes.items() if key in fields})
     own = {key: value for key, value in changes.items() if key not in fields}
@@ -102,7 +102,7 @@ def varied(run: Training, name: str, **changes: object) -> Training:
 
 
 def longer(run: Training) -> Training:
-    """Twice the steps: whether more training is what a claim that fails at this scale lacks."""
+    """The run with twice the steps, to see whether a claim fails for lack of training."""
     return varied(run, "long", num_steps=2 * run.num_steps)
 
 

@@ -1,4 +1,4 @@
-"""Fewer of the images, fewer classes, random labels or random pixels (arXiv 2210.06313, Figures 2c and 5)."""
+"""Fewer images, fewer classes, random labels or random pixels (arXiv 2210.06313, Figures 2c and 5)."""
 
 from dataclasses import dataclass, replace
 
@@ -49,14 +49,14 @@ def first_classes(data: ImageData, num_classes: int) -> ImageData:
 
 
 def with_share(data: ImageData, share: float, seed: int) -> ImageData:
-    """A random `share` of the training images; held-out images stay all."""
+    """A random `share` of the training images; all held-out images stay."""
     count = len(data.train.labels)
     kept = np.random.default_rng((_SHARE, seed)).permutation(count)[: max(1, round(share * count))]
     return replace(data, train=_kept(data.train, np.sort(kept)))
 
 
 def with_random_labels(data: ImageData, share: float, seed: int) -> ImageData:
-    """A `share` of the training labels redrawn, uniformly over all classes (so some fall on the right one again)."""
+    """A `share` of the training labels redrawn, uniformly over all classes (some of them get the right one again)."""
     rng = np.random.default_rng((_LABELS, seed))
     labels = data.train.labels.copy()
     redrawn = rng.permutation(len(labels))[: round(share * len(labels))]
@@ -65,7 +65,7 @@ def with_random_labels(data: ImageData, share: float, seed: int) -> ImageData:
 
 
 def with_random_pixels(data: ImageData, image_size: int, seed: int) -> ImageData:
-    """Every image replaced by i.i.d. uniform pixels, unrelated to its label; held-out ones the same for any seed."""
+    """Every image replaced by i.i.d. uniform pixels, held-out ones do not depend on the seed."""
     shape = (data.num_channels, image_size, image_size)
     train = NoiseImages(shape, data.train.labels, seed + 1)
     return replace(data, train=train, evaluation=NoiseImages(shape, data.evaluation.labels, 0))

@@ -46,7 +46,7 @@ def _read_lines(path: Path | zipfile.Path) -> Iterator[tuple[int, dict[str, Any]
 
 @functools.lru_cache(maxsize=8)
 def _archive(path: Path, changed: int) -> zipfile.Path:
-    """A packed folder's runs, held in memory; `changed` is the time of the file, so that another one is read anew."""
+    """A packed folder's runs, in memory; `changed` is the file time, so that a changed file is read again."""
     archive = zipfile.ZipFile(io.BytesIO(path.read_bytes()))
     archive.filename = str(path)
     return zipfile.Path(archive)

@@ -1,4 +1,4 @@
-"""How good and how well calibrated predictions are, and how near to an original model's: sums over predictions."""
+"""Quality and calibration of predictions, and their agreement with an original model's, as sums over predictions."""
 
 import math
 from dataclasses import dataclass
@@ -77,12 +77,12 @@ class Quality:
             low, high = labels[places].aminmax()
             if low < 0 or high >= num_classes:
                 found = f"{int(low)} to {int(high)}"
-                mend = f"give those that should not count the label {IGNORED}"
-                raise ValueError(f"labels must be from 0 to {num_classes - 1}; got {found}: {mend}")
+                hint = f"give those that should not count the label {IGNORED}"
+                raise ValueError(f"labels must be from 0 to {num_classes - 1}; got {found}: {hint}")
         return places, labels
 
     def _add(self, z_NC: Tensor, labels_N: Tensor) -> None:
-        """Add predictions by their logits in float64, whose memory is used up."""
+        """Add predictions from their float64 logits, which are overwritten."""
         top_N, guess_N = z_NC.max(1)
         is_finite = top_N.isfinite()
         num_nonfinite = len(z_NC) - int(is_finite.sum())
@@ -188,7 +188,7 @@ class Quality:
 
     @property
     def adaptive_ece(self) -> float:
-        """The same over `num_bins` bins of as equal counts as can be, by order of confidence (Nguyen & O'Connor 2015).
+        """The same over `num_bins` bins of nearly equal counts, by order of confidence (Nguyen & O'Connor 2015).
 
         Where the edge of a bin falls among predictions of equal confidence, which nothing orders, each of them counts
         with the accuracy of them all. The adaptive bins of arXiv 1904.01685 are these, theirs for each class apart.

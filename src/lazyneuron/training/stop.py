@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a list to look at, so that a run stops between two steps."""
+"""Collect Ctrl-C and SIGTERM in a list, so that a run can stop between two steps."""
 
 import signal
 from collections.abc import Iterator

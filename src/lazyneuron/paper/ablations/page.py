@@ -6,6 +6,6 @@ from lazyneuron.paper.sweep_charts import density_by_setting
 
 
 def add(part: Part, results: Results, name: str) -> None:
-    """Add density by layer; of activation functions, which are compared by quality, it can wait."""
+    """Add density by layer; for activation functions, which are compared by quality, it is collapsed."""
     shown = part.more if results.name == "activation" else part.figures
     shown += density_by_setting(results, name)

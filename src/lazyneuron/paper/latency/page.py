@@ -32,7 +32,7 @@ def add(part: Part, results: Results, name: str) -> None:
 
 
 def latency_rows(run: Run) -> list[Row]:
-    """Milliseconds per token by size, way and k over seeds; dense is the mean of before and after."""
+    """Milliseconds per token by size, method and k over seeds; dense is the mean of its two timings."""
     values: dict[tuple[str, str, float, int], list[float]] = defaultdict(list)
     for record in run.pick("latency_ms"):
         size, _, way = record.case.partition(" ")

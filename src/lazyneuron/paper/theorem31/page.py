@@ -17,7 +17,7 @@ KINDS = {"gradient": "measured, ± 2 SE", "gradient_closed_form": "closed form"}
 
 
 def add(part: Part, results: Results, name: str) -> None:
-    """Add the charts of all cases and of real networks; the cases in numbers can wait."""
+    """Add the charts of all cases and of real networks; the table of cases is collapsed."""
     for run in results.studies("theory"):
         figures = [theorem_cases([run], f"{name}-cases"), gradient_step0([run], f"{name}-step0")]
         part.figures += filter(None, figures)
@@ -104,7 +104,7 @@ def _rows(run: Run, what: str) -> list[Row]:
 
 
 def _gradient_scale(rows: list[Row]) -> tuple[alt.Scale, list[float]]:
-    """A logarithmic scale where all is positive, else one that is linear near zero; with its ticks."""
+    """A logarithmic scale if all values are positive, otherwise one that is linear near zero, with ticks."""
     ends = [row[key] for row in rows for key in ("low", "value", "high")]
     sizes = [abs(row["value"]) for row in rows if row["value"]] or [1.0]
     first, last = math.floor(math.log10(min(sizes))), math.ceil(math.log10(max(*sizes, *map(abs, ends))))
@@ -120,7 +120,7 @@ def _zero(channel: str) -> alt.Chart:
 
 
 def numbers(run: Run) -> Table | None:
-    """Per case: mean, standard error, z = mean / error, the closed form and how many errors it is off."""
+    """Per case: mean, standard error, z = mean / error, the closed form and its distance in standard errors."""
     closed_forms = {(record.case, record.seed): record for record in run.pick("gradient_closed_form")}
     rows = []
     for record in run.pick("gradient"):

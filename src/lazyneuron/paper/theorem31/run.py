@@ -39,7 +39,7 @@ class Theory(Study):
         return self.num_draws * _DRAW_S * 30 + networks
 
     def with_trainings(self, change: Callable[[Training], Training]) -> "Theory":
-        """Networks take their data from the changed trainings, and no steps: they are looked at before the first."""
+        """Networks take their data from the changed trainings, but no steps: they are measured at step 0."""
         return replace(self, networks=tuple(replace(n, task=change(n).task) for n in self.networks))
 
     def measure(self, models: list[Trained], place: dict[str, Any], cache: Path) -> Parts:

@@ -1,4 +1,4 @@
-"""Models trained with Top-k: what quality is left at which share of neurons kept, and what the rest cost."""
+"""Models trained with Top-k: quality against the share of neurons kept, and the difference to dense."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ QUALITIES = {"accuracy": "held-out accuracy (%)", "loss": "held-out loss (nats)"
 
 
 def add(part: Part, results: Results, name: str) -> None:
-    """Add quality over the neurons kept; the density of the trainings can wait."""
+    """Add quality against the neurons kept; the density of the trainings is collapsed."""
     part.figures += filter(None, [quality_against_kept(results, name), difference_to_dense(results, name)])
     part.more += density_by_setting(results, name)
 
