@@ -9,6 +9,7 @@ from lazyneuron.enforce.enforce import enforced
 from lazyneuron.enforce.selection import Threshold
 from lazyneuron.errors import UsageError
 from lazyneuron.maps.attach import MapHooks
+from lazyneuron.maps.tokens import Tokens
 from lazyneuron.sites import Inputs, Site, SiteChoice, as_call, find_sites
 
 _BITS = 16  # of a float's pattern, found in one pass over the data
@@ -114,10 +115,10 @@ class _Rank:
 
 
 def _run(model: nn.Module, data: list[Inputs], sites: list[Site], ranks: dict[str, _Rank]) -> None:
-    def on_map(site: Site, h_BSF: Tensor, is_real_BS: Tensor | None) -> None:
+    def on_map(site: Site, h_BSF: Tensor, tokens: Tokens) -> None:
         rank = ranks[site.name]
         if h_BSF.numel() and not rank.is_found:
-            rank.add(site.name, h_BSF if is_real_BS is None else h_BSF[is_real_BS])
+            rank.add(site.name, tokens.select(h_BSF))
 
     with torch.no_grad(), MapHooks(model, sites, on_map, warns=False):
         for batch in data:

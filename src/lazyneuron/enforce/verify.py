@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from lazyneuron.enforce.enforce import hooks_in_force
 from lazyneuron.errors import LazyneuronError, UsageError
 from lazyneuron.maps.attach import MapHooks
+from lazyneuron.maps.tokens import Tokens
 from lazyneuron.sites import Inputs, Site, as_call
 
 
@@ -28,7 +29,7 @@ def verify(model: nn.Module, batch: Inputs) -> dict[str, int]:
     checked = dict.fromkeys(hooks, 0)
     broken: dict[str, tuple[int, int]] = {}
 
-    def on_map(site: Site, h: Tensor, is_real: Tensor | None) -> None:
+    def on_map(site: Site, h: Tensor, tokens: Tokens) -> None:
         if not h.numel():
             return
         counts, limit = hooks[site.name].selection.num_broken(h.reshape(-1, h.shape[-1]))

@@ -17,6 +17,7 @@ from lazyneuron.maps.bare_products import BareMaps
 from lazyneuron.maps.dropout import dropouts_inside
 from lazyneuron.maps.owners import Layout
 from lazyneuron.maps.padding import Padding
+from lazyneuron.maps.tokens import Tokens
 from lazyneuron.sites import (
     NoSitesError,
     Site,
@@ -29,8 +30,8 @@ from lazyneuron.sites import (
     unwrap,
 )
 
-OnMap = Callable[[Site, Tensor, Tensor | None], None]
-"""Takes a site, its activation maps [B, S, F] (B sequences of S tokens), and which are real [B, S] (None: all)."""
+OnMap = Callable[[Site, Tensor, Tokens], None]
+"""Takes a site, its activation maps [B, S, F] (B sequences of S tokens), and what these tokens are."""
 
 
 class MapHooks:

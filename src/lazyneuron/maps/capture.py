@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lazyneuron.maps.attach import MapHooks
+from lazyneuron.maps.tokens import Tokens
 from lazyneuron.sites import Site, SiteChoice
 
 
@@ -94,12 +95,12 @@ class CapturedMaps(Mapping[str, Tensor]):
     ) -> None:
         self._hooks.close(is_error=error is not None)
 
-    def _keep(self, site: Site, h_BSF: Tensor, is_real_BS: Tensor | None) -> None:
+    def _keep(self, site: Site, h_BSF: Tensor, tokens: Tokens) -> None:
         seen = self._num_tokens.get(site.name, 0)
-        num_new = h_BSF.shape[0] * h_BSF.shape[1] if is_real_BS is None else int(is_real_BS.sum())
+        num_new = h_BSF[..., 0].numel() if tokens.is_real_BS is None else int(tokens.is_real_BS.sum())
         self._num_tokens[site.name] = seen + num_new
         if num_new and seen < self._max_tokens:
-            h_TF = h_BSF.flatten(0, 1) if is_real_BS is None else h_BSF[is_real_BS]
+            h_TF = tokens.select(h_BSF)
             self._parts.setdefault(site.name, []).append(self._part(h_TF[: self._max_tokens - seen]))
 
     def _part(self, h_TF: Tensor) -> tuple[Tensor, ...]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from lazyneuron.maps.tokens import Tokens
 from lazyneuron.sites import Site, unwrap
 
 
@@ -33,8 +34,8 @@ class Padding:
     def end(self) -> None:
         self._inputs = {}
 
-    def split(self, site: Site, h: Tensor) -> tuple[Tensor, Tensor | None]:
-        """A map [..., F] as sequences [B, S, F], and which of their tokens are real: bool [B, S], None if all are.
+    def split(self, site: Site, h: Tensor) -> tuple[Tensor, Tokens]:
+        """A map [..., F] as sequences [B, S, F], and what their tokens are.
 
         Where the model has flattened its sequences, the mask restores them; without one each token is a sequence.
         """
@@ -43,7 +44,11 @@ class Padding:
             h_BSF = h.flatten(1, -2)
         else:
             h_BSF = h.reshape(*((-1, 1) if is_real_BS is None else is_real_BS.shape), h.shape[-1])
-        return h_BSF, None if is_real_BS is None else is_real_BS.reshape(h_BSF.shape[:2]).to(h.device)
+        B, S, _ = h_BSF.shape
+        is_real_BS = None if is_real_BS is None else is_real_BS.reshape(B, S).to(h.device)
+        ids: Any = self._inputs.get("input_ids")
+        fits = isinstance(ids, Tensor) and ids.shape == (B, S)
+        return h_BSF, Tokens(is_real_BS, ids.to(h.device) if fits else None)
 
     def _real_tokens(self, site: Site, tokens: Sequence[int]) -> Tensor | None:
         path = site.down.split(".")

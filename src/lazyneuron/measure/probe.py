@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lazyneuron.errors import UsageError
 from lazyneuron.kernels.count import count
 from lazyneuron.maps.attach import MapHooks
+from lazyneuron.maps.tokens import Tokens
 from lazyneuron.measure.statistics import HISTOGRAMS, STATISTICS, mean, quantile
 from lazyneuron.records.table import Column, Table, percent
 from lazyneuron.sites import Site, SiteChoice, unwrap
@@ -254,8 +255,8 @@ class Probe:
     ) -> None:
         self._hooks.close(is_error=error is not None)
 
-    def _count(self, site: Site, h_BSF: Tensor, is_real_BS: Tensor | None) -> None:
-        found = count(h_BSF, is_real_BS, **self._needs)
+    def _count(self, site: Site, h_BSF: Tensor, tokens: Tokens) -> None:
+        found = count(h_BSF, tokens.is_real_BS, **self._needs)
         firing = self._on_device(site.name, (site.d_ff + 2,), h_BSF.device)
         firing[:-2] += found.firing_F
         firing[-2:] += torch.stack([found.is_real_BS.sum(), found.tokens["nan"].sum()])
