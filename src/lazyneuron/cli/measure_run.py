@@ -15,8 +15,9 @@ from lazyneuron.cli.measure import Measure
 from lazyneuron.errors import LazyneuronError, StoppedError
 from lazyneuron.load.batches import Inputs, batches
 from lazyneuron.load.models import Loaded, forward_arguments, short_name
-from lazyneuron.measure.probe import RELU_LIKE, Probe, watch
+from lazyneuron.measure.probe import Probe, watch
 from lazyneuron.measure.probe_records import probe_records
+from lazyneuron.measure.readings import RELU_LIKE
 from lazyneuron.records.folder import RunFolder
 from lazyneuron.records.record import Record, Source, device_name
 from lazyneuron.sites import Site

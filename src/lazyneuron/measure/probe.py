@@ -1,6 +1,5 @@
 """`lazy.watch`: count which neurons fire while a model runs, exactly and without changing the model."""
 
-import math
 import types
 from collections.abc import Iterable, Mapping
 from typing import Any, Self
@@ -13,11 +12,9 @@ from lazyneuron.errors import UsageError
 from lazyneuron.kernels.count import count
 from lazyneuron.maps.attach import MapHooks
 from lazyneuron.maps.tokens import Tokens
-from lazyneuron.measure.statistics import HISTOGRAMS, STATISTICS, mean, quantile
-from lazyneuron.records.table import Column, Table, percent
+from lazyneuron.measure.readings import Readings
+from lazyneuron.measure.statistics import STATISTICS
 from lazyneuron.sites import Site, SiteChoice, unwrap
-
-RELU_LIKE = {"relu", "relu^2", "relu6"}
 
 
 def watch(
@@ -52,7 +49,7 @@ def watch(
     return Probe(model, sites, statistics, before_selection=before_selection)
 
 
-class Probe:
+class Probe(Readings):
     """Counts per site: open it by `with`, or `attach` and `detach`; read it at any time. Reopening continues counting.
 
     Active means strictly nonzero; NaN entries are counted apart (`num_nan`) and are not active. Reading synchronises
@@ -87,83 +84,6 @@ class Probe:
     def statistics(self) -> tuple[str, ...]:
         """Names of the statistics counted besides firing."""
         return tuple(statistic.name for statistic in self._statistics)
-
-    @property
-    def num_tokens(self) -> dict[str, int]:
-        """Tokens seen by each site, padding left out."""
-        return {name: int(counts[-2]) for name, counts in self._firing().items()}
-
-    @property
-    def num_nan(self) -> dict[str, int]:
-        """NaN entries of each site's activation maps, padding left out; if there are any, doubt the other numbers."""
-        return {name: int(counts[-1]) for name, counts in self._firing().items()}
-
-    @property
-    def num_active(self) -> dict[str, float]:
-        """Mean number of active neurons per token at each site; nan where no token was seen."""
-        return {name: _ratio(counts[:-2].sum(), counts[-2]) for name, counts in self._firing().items()}
-
-    @property
-    def density(self) -> dict[str, float]:
-        """Nonzero fraction of each site's activation map, in [0, 1]; nan where no token was seen."""
-        firing = self._firing()
-        return {name: _ratio(counts[:-2].sum(), counts[-2] * (len(counts) - 2)) for name, counts in firing.items()}
-
-    @property
-    def firing_rate(self) -> dict[str, Tensor]:
-        """Fraction of the tokens at which each neuron was active: float64 of shape [F] per site."""
-        return {name: counts[:-2].double() / counts[-2] for name, counts in self._firing().items()}
-
-    @property
-    def never_fired(self) -> dict[str, int]:
-        """Neurons of each site that none of its `num_tokens` tokens activated."""
-        return {name: int((counts[:-2] == 0).sum()) for name, counts in self._firing().items()}
-
-    def histogram(self, statistic: str = "active") -> dict[str, Tensor]:
-        """Number of tokens for each count from 0 to d_ff, int64 [F + 1] per site; needs that statistic.
-
-        `statistic` is "active", "relative", "positive", "energy_90" or "energy_99".
-        """
-        if statistic not in HISTOGRAMS:
-            raise ValueError(f"{statistic!r} has no histogram: choose from {', '.join(HISTOGRAMS)}")
-        return self._kept(statistic)
-
-    def quantile(self, q: float, statistic: str = "active") -> dict[str, int]:
-        """The smallest count that at least a fraction `q` of the tokens do not exceed, per site: exact."""
-        return {name: quantile(counts, q) for name, counts in self.histogram(statistic).items()}
-
-    def share(self, statistic: str) -> dict[str, float]:
-        """Mean count over tokens as a fraction of d_ff, per site; for "active" that is the density."""
-        return {name: mean(counts) / (len(counts) - 1) for name, counts in self.histogram(statistic).items()}
-
-    @property
-    def density_by_position(self) -> dict[str, Tensor]:
-        """Density at each position of the sequence, float64 [positions seen] per site; needs "position".
-
-        Positions count from 0 and include padding; the last of 4,096 holds all positions beyond. In a model that
-        flattens (batch, sequence) before its MLPs they are known only with an attention mask.
-        """
-        found = {}
-        for site in self.sites:
-            active, tokens = self._kept("position")[site.name].unbind(-1)
-            length = int(tokens.nonzero().max()) + 1 if tokens.any() else 0
-            found[site.name] = active[:length].double() / (tokens[:length] * site.d_ff)
-        return found
-
-    @property
-    def overlap(self) -> dict[str, float]:
-        """Neurons active at both of two neighbouring tokens, over those active at either (Jaccard); needs "overlap"."""
-        return {name: _ratio(both, either) for name, (both, either) in self._kept("overlap").items()}
-
-    def _firing(self) -> dict[str, Tensor]:
-        state = self.state()
-        return {site.name: state[site.name] for site in self.sites}
-
-    def _kept(self, statistic: str) -> dict[str, Tensor]:
-        if statistic not in self.statistics:
-            raise ValueError(f"{statistic!r} was not counted: watch(model, statistics=[{statistic!r}])")
-        state = self.state()
-        return {site.name: state[f"{site.name}/{statistic}"] for site in self.sites}
 
     def state(self) -> dict[str, Tensor]:
         """The raw counts: per site int64 [F + 2], how often each neuron was active, then tokens and NaN entries.
@@ -223,21 +143,6 @@ class Probe:
         for name, counts in other.state().items():
             state[name] += counts.to(state[name].device)
 
-    def table(self) -> Table:
-        """One line per site: activation, d_ff, tokens, active neurons per token, density in percent."""
-        tokens, active, density = self.num_tokens, self.num_active, self.density
-        columns = [Column("site"), Column("activation"), Column("d_ff", "d"), Column("tokens", "d")]
-        columns += [Column("active/token", ".1f"), Column("density %", percent(2))]
-        rows, notes = [], []
-        for site in self.sites:
-            key, activation = site.name, ("gated " if site.gate else "") + site.activation
-            rows.append([key or "(model)", activation, site.d_ff, tokens[key], active[key], density[key]])
-        if smooth := sorted({site.activation for site in self.sites} - RELU_LIKE):
-            notes.append(f"note: {', '.join(smooth)}: rarely zero exactly, so density says little")
-        if broken := [f"{number} at {name or '(model)'}" for name, number in self.num_nan.items() if number]:
-            notes.append(f"note: NaN entries, counted apart: {', '.join(broken)}")
-        return Table(columns, rows, notes=notes)
-
     def attach(self) -> Self:
         """Count until `detach`, as `with` does."""
         self._hooks.open()
@@ -271,8 +176,3 @@ class Probe:
         elif move and counts.device != device:
             counts = self._counts[name] = counts.to(device)
         return counts
-
-
-def _ratio(part: Tensor, whole: Tensor) -> float:
-    """Quotient of two counts; nan where the whole is 0."""
-    return int(part) / int(whole) if int(whole) else math.nan
