@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from lazyneuron.enforce.config import config_to_write
 from lazyneuron.enforce.selecting_hooks import AtBare, AtDown, AtDropout, AtUp, SiteHook, all_site_hooks
 from lazyneuron.enforce.selection import Anneal, Selection, selection_from_dict
 from lazyneuron.errors import UsageError
@@ -40,7 +41,7 @@ def enforce(
     Nothing is copied: parameters and `state_dict` keys stay. Copies and pickles of the model are enforced too. Compiled
     models are recompiled. In training mode the map is selected before the `nn.Dropout` in front of the down projection;
     where a functional dropout stands there, after it. The config of a Hugging Face model records the selections, so
-    `save_pretrained` writes them.
+    `save_pretrained` writes them; it is copied first, because other models may share it.
 
     Raises UsageError, ValueError or NoSitesError with the site's name before anything is changed.
     """
@@ -53,7 +54,7 @@ def enforce(
     for hook, module in placed:
         hook.attach(module)
     forget_compiled()
-    _remember(root)
+    _remember(model, config_to_write(model))
 
 
 def release(model: nn.Module) -> None:
@@ -63,7 +64,7 @@ def release(model: nn.Module) -> None:
         hook.remove()
     if hooks:
         forget_compiled()
-        _remember(unwrap(model))
+        _remember(model, config_to_write(model))
 
 
 def enforced(model: nn.Module) -> dict[str, dict[str, Any]]:
@@ -101,7 +102,7 @@ def set_step(model: nn.Module, step: int) -> None:
         is_changed |= hook.selection.now.k_of(hook.site.d_ff) != selection.now.k_of(hook.site.d_ff)
     if is_changed:
         forget_compiled()
-    _remember(unwrap(model))
+    _remember(model, getattr(unwrap(model), "config", None))
 
 
 def _choose(
@@ -187,12 +188,11 @@ def _hooks(layout: Layout, site: Site, selection: Selection, dropout: str | None
     return before + [(AtDown(site, selection, module), owner) for owner in owners]
 
 
-def _remember(root: nn.Module) -> None:
+def _remember(model: nn.Module, config: Any) -> None:
     """Write the selections in force to the config of a Hugging Face model."""
-    config: Any = getattr(root, "config", None)
     if not hasattr(config, "to_json_string"):
         return
-    if spec := enforced(root):
+    if spec := enforced(model):
         setattr(config, CONFIG_KEY, spec)
     elif hasattr(config, CONFIG_KEY):
         delattr(config, CONFIG_KEY)

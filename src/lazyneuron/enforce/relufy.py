@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lazyneuron.enforce.config import config_to_write
 from lazyneuron.errors import UsageError
 from lazyneuron.load.checkpoint import first_line, quiet
 from lazyneuron.maps.owners import Layout, numberless
@@ -22,8 +23,8 @@ def relufy(model: nn.Module, example_inputs: Inputs | None = None) -> list[str]:
     """Replace GELU and SiLU by ReLU in the MLPs of `model`, in place, and return the names of the replaced modules.
 
     The MLPs are found as by `enforce`; those that are already ReLU-like stay. The config of a Hugging Face model is
-    changed accordingly, so that saving and loading keep the ReLU; activations elsewhere that depend on the same config
-    entry (the head of BERT's masked language model) are replaced too. Parameters stay: expect to fine-tune.
+    copied and changed accordingly, so that saving and loading keep the ReLU; activations elsewhere that depend on the
+    same config entry (the head of BERT's masked language model) are replaced too. Parameters stay: expect to fine-tune.
 
     Raises UsageError with the module's name, and changes nothing, if an activation is a function instead of a module,
     serves other parts as well, or has no config entry.
@@ -46,7 +47,8 @@ def relufy(model: nn.Module, example_inputs: Inputs | None = None) -> list[str]:
         for name, module in before.items():
             _put(layout, name, module)
         raise UsageError(f"site {left[0].name!r} still computes {left[0].activation} with ReLU: change its code")
-    _set(config, changed)
+    if changed:
+        _set(config_to_write(model), changed)
     return list(before)
 
 
