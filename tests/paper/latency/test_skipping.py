@@ -1,8 +1,13 @@
 """Skipping inactive neurons: rounding alone, and as many FLOPs as neurons are active."""
 
+import math
+
+import pytest
 import torch
 
+from lazyneuron.paper.latency import recipe, skipping
 from lazyneuron.paper.latency.skipping import Skipping, rounding_bound
+from tests.paper.records import verdict
 
 
 def test_the_bound_admits_rounding_and_no_lost_product():
@@ -27,3 +32,29 @@ def test_skipping_costs_rounding_alone_and_saves_what_density_says(trained, stud
     assert share == density
     assert all(0.2 < value < 0.8 for (run, _), value in share.items() if run != "vit-top8")
     assert all(value <= 8 / 96 for (run, _), value in share.items() if run == "vit-top8")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_one_number_that_is_none_fails_the_check(trained, studied, monkeypatch, value):
+    _, runs = trained
+    calls = []
+
+    def broken(*args):
+        y_TD, reads = sparse_down(*args)
+        calls.append(y_TD)
+        if len(calls) == 3:
+            y_TD[0, 0] = value
+        return y_TD, reads
+
+    sparse_down = skipping.sparse_down
+    monkeypatch.setattr(skipping, "sparse_down", broken)
+    records = studied(Skipping(name=f"skipping {value}", of=tuple(runs.values()), num_batches=1))
+    assert [r.value for r in records if r.what == "skip_error"].count(math.inf) == 1
+    found = verdict(recipe.skipping_changes_nothing("s"), {"s": records})
+    assert (found.verdict, found.values) == ("does not hold", [math.inf])
+
+
+def test_tokens_without_an_active_neuron_have_no_error():
+    h, rows = torch.zeros(2, 4), torch.ones(4, 3)
+    assert skipping.share_of_bound(torch.zeros(2, 3), h, rows) == 0
+    assert skipping.share_of_bound(torch.full((2, 3), 1e-30), h, rows) == math.inf

@@ -27,6 +27,13 @@ def rounding_bound(h_TF: Tensor, rows_FD: Tensor) -> Tensor:
     return nu / (1 - nu) * (h_TF.double().abs() @ rows_FD.double().abs())
 
 
+def share_of_bound(y_TD: Tensor, h_TF: Tensor, rows_FD: Tensor) -> float:
+    """The largest error of y = h @ rows over its rounding bound; infinite if anything is NaN."""
+    error = (y_TD.double() - h_TF.double() @ rows_FD.double()).abs()
+    share = torch.where(error == 0, 0, error / rounding_bound(h_TF, rows_FD))
+    return share.masked_fill(share.isnan(), torch.inf).max().item()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Skipping(Study):
     """What the down projections of trained models give when inactive neurons are skipped, and the FLOPs of that.
@@ -57,8 +64,7 @@ class Skipping(Study):
                 rows = (weight if weight.shape[0] == site.d_ff else weight.T).contiguous()
                 parts = [sparse_down(token[None], rows) for token in h]
                 skipped = torch.cat([y for y, _ in parts])
-                exact = h.double() @ rows.double()
-                error = ((skipped.double() - exact).abs() / rounding_bound(h, rows)).nan_to_num(nan=0.0).max().item()
+                error = share_of_bound(skipped, h, rows)
                 found.append(Record(what="skip_error", value=error, unit="of the bound", **here))
                 share = sum(int(reads[0]) for _, reads in parts) / (len(h) * site.d_ff)
                 found.append(Record(what="skip_flops_share", value=share, unit="fraction", **here))
