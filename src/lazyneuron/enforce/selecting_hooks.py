@@ -9,6 +9,7 @@ from torch.utils.hooks import RemovableHandle
 
 from lazyneuron.enforce.selection import Selection
 from lazyneuron.maps.bare_products import BareProducts, Product
+from lazyneuron.maps.nested import map_tokens
 from lazyneuron.sites import Site, clean_name, is_tracing, unwrap
 
 
@@ -33,10 +34,10 @@ class SiteHook(ABC):
     def select(self, x: Tensor) -> Tensor:
         """The selected map, its neurons on the same axis as in `x`."""
         axis, d_ff = self.site.axis, self.site.d_ff
-        if x.shape[axis] != d_ff:
-            raise ValueError(f"site {self.site.name!r}: got {x.shape[axis]} neurons, the site has {d_ff}")
+        if x.size(axis) != d_ff:
+            raise ValueError(f"site {self.site.name!r}: got {x.size(axis)} neurons, the site has {d_ff}")
         if axis == -1:
-            return self.selection.apply(x)
+            return map_tokens(self.selection.apply, x)
         return self.selection.apply(x.movedim(axis, -1)).movedim(-1, axis)
 
 
@@ -69,7 +70,7 @@ class AtDropout(SiteHook):
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         x = args[0]
-        is_other = x.dim() < -self.site.axis or x.shape[self.site.axis] != self.site.d_ff
+        is_other = x.dim() < -self.site.axis or x.size(self.site.axis) != self.site.d_ff
         if _is_idle() or not module.training or is_other:  # such as the MLP's output, where one module drops both
             return None
         return self.select(x), *args[1:]

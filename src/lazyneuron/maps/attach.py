@@ -180,7 +180,7 @@ class MapHooks:
             dropped, before = self._before_dropout.pop(site.name, (lambda: None, h))
             is_cast = h.dtype != before.dtype and h.shape == before.shape  # T5 casts for its fp32 down projection
             h = before if dropped() is h or is_cast else h
-            self._see(site, h.movedim(site.axis, -1))
+            self._see(site, h if site.axis == -1 else h.movedim(site.axis, -1))
 
         return hook
 
@@ -198,8 +198,8 @@ class MapHooks:
         # Of the whole call: reentrant checkpointing switches gradients off inside it.
         if self._needs_grad and not (self._has_grad or [torch.is_grad_enabled()])[-1]:
             return
-        if h.shape[-1] != site.d_ff:
-            raise ValueError(f"site {site.name!r}: {site.down} got {h.shape[-1]} neurons, the site has {site.d_ff}")
+        if h.size(-1) != site.d_ff:
+            raise ValueError(f"site {site.name!r}: {site.down} got {h.size(-1)} neurons, the site has {site.d_ff}")
         with torch.inference_mode(False), torch.no_grad():
             self._on_map(site, *self._padding.split(site, h.detach()))
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from lazyneuron.maps.nested import padded
 from lazyneuron.maps.tokens import Tokens
 from lazyneuron.sites import Site, unwrap
 
@@ -37,8 +38,12 @@ class Padding:
     def split(self, site: Site, h: Tensor) -> tuple[Tensor, Tokens]:
         """A map [..., F] as sequences [B, S, F], and what their tokens are.
 
-        Where the model has flattened its sequences, the mask restores them; without one each token is a sequence.
+        Nested maps hold real tokens alone. Where the model has flattened its sequences, the mask restores them; without
+        one each token is a sequence.
         """
+        if h.is_nested:
+            h_BSF, is_real_BS = padded(h)
+            return h_BSF, Tokens(is_real_BS)
         is_real_BS = self._real_tokens(site, h.shape[:-1])
         if h.dim() > 2:
             h_BSF = h.flatten(1, -2)

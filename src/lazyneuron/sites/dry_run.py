@@ -113,7 +113,9 @@ def _missing_inputs(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str
 
 def _private_copy(leaf: Any) -> Any:
     if isinstance(leaf, Tensor):
-        return leaf.detach().clone()
+        # nn.MultiheadAttention takes strided nested tensors on its fast path alone, which would hide its linears.
+        is_nested = leaf.is_nested and leaf.layout is torch.strided
+        return leaf.detach().to_padded_tensor(0.0) if is_nested else leaf.detach().clone()
     try:
         return copy.deepcopy(leaf)
     except Exception as error:
