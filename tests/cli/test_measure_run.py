@@ -15,8 +15,6 @@ from lazyneuron.cli.measure_run import measure
 from lazyneuron.cli.measure_terminal import measured_json, measured_table
 from lazyneuron.errors import LazyneuronError, UsageError
 from lazyneuron.load.models import short_name
-from lazyneuron.measure import watch
-from lazyneuron.measure.probe_records import probe_records
 from lazyneuron.records.folder import RunFolder
 
 CODE = '''
@@ -199,26 +197,3 @@ def test_a_hugging_face_folder_with_its_class_token(tmp_path, console):
     numbers = measured_json(measured.sites, measured.records)
     assert json.loads(json.dumps(numbers))[0]["density"] == found[first, "density", None]
     assert numbers[0]["num_active_quantile"]["0.5"] == found[first, "num_active_quantile", 0.5]
-
-
-def test_curves_are_thinned_and_stay_true():
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(4, 1000), nn.ReLU(), nn.Linear(1000, 4))
-    with watch(model, statistics="all") as probe:
-        model(torch.randn(3, 700, 4))
-    records = list(probe_records(probe, recipe="measure"))
-
-    def curve(what: str) -> list[tuple[float, float]]:
-        return [(r.x, r.value) for r in records if r.what == what and r.x is not None]
-
-    rates = probe.firing_rate[""].sort(descending=True).values
-    assert len(curve("firing_rate")) == 129
-    assert curve("firing_rate")[0] == (0, rates[0])
-    assert curve("firing_rate")[-1] == (1, rates[-1])
-    assert len(curve("token_share")) <= 65
-    assert sum(value for _, value in curve("token_share")) == pytest.approx(1)
-    widths = {b - a for (a, _), (b, _) in zip(curve("token_share"), curve("token_share")[1:], strict=False)}
-    assert len(widths) == 1
-    positions = curve("density_by_position")
-    assert len(positions) <= 256
-    assert positions[0] == (1.0, pytest.approx(probe.density_by_position[""][:3].mean().item()))

@@ -56,6 +56,9 @@ CASES = {
     "topk": Case(topk.topk, lambda p: (p.h, p.k)),
     "count": Case(count_map, lambda p: (p.h[None], p.h[None, :, 0] != 1, True, True, True)),
     "count, only active": Case(count_map, lambda p: (p.h[:, None], p.h[:, :1] != 1, False, False, False)),
+    "count, halves": Case(
+        count_map, lambda p: (p.h[None], p.h[None, :, 0] != 1, True, True, True, p.h[None, :, 0] > 0)
+    ),
     "sparse down": Case(skip.sparse_down, lambda p: (p.h, p.down, p.bias)),
     "sparse down of nothing": Case(skip.sparse_down, lambda p: (p.h * 0, p.down)),
     "dense up": Case(skip.dense_up, lambda p: (p.x, p.up)),

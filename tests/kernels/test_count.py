@@ -78,10 +78,17 @@ def test_kernel_and_reference_agree_and_chunks_do_not_matter(kind, shape, dtype)
     firing, tokens = by_chunks(_count_rows, 3 * shape[-1], h, is_real, *wants)
     assert torch.equal(firing, whole[0])
     assert torch.equal(tokens, whole[1])
+    second = torch.rand(shape[:2]) > 0.5
+    firing, tokens = by_chunks(_count_rows, 2**30, h, is_real, *wants, second)
+    assert torch.equal(firing[1], by_chunks(_count_rows, 2**30, h, is_real & second, *wants)[0][0])
+    assert torch.equal(firing.sum(0, keepdim=True), whole[0])
+    assert torch.equal(tokens, whole[1])
     for wanted in itertools.product([False, True], repeat=3):
-        firing, tokens = count_map(h, is_real, *wanted)
+        halves, tokens = by_chunks(_count_rows_on_cpu, 7 * shape[-1], h, is_real, *wanted, second)
+        assert torch.equal(halves, firing)
+        firing_1F, tokens = count_map(h, is_real, *wanted)
         kept = torch.tensor([True, True, wanted[0], wanted[0], wanted[1], wanted[1], wanted[2]])
-        assert torch.equal(firing, whole[0])
+        assert torch.equal(firing_1F, whole[0])
         assert torch.equal(tokens, whole[1] * kept[:, None, None])
 
 

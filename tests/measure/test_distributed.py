@@ -84,4 +84,8 @@ def test_two_ranks_count_what_one_process_does(kind, tmp_path):
             assert torch.allclose(found["logits"][step], logits[step][rank::WORLD], atol=1e-5)
         assert found["state"].keys() == probe.state().keys()
         for name, counts in probe.state().items():
-            assert torch.equal(found["state"][name], counts), name
+            if name.endswith("/halves"):  # each rank alternates by itself
+                assert found["state"][name][-1] == counts[-1] == 10
+                assert (found["state"][name][:-1] <= found["state"][name.removesuffix("/halves")][:-2]).all()
+            else:
+                assert torch.equal(found["state"][name], counts), name

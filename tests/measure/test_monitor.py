@@ -75,13 +75,16 @@ def _steps(folder: Path) -> list[int | None]:
 
 def test_a_plain_loop_records_what_a_count_by_hand_gives(tmp_path: Path) -> None:
     """Each measured step has the density at the weights before its update, by layer, and says where it comes from."""
-    model, expected = Stack(), {}
+    model, expected, never_active = Stack(), {}, 0
+    with torch.no_grad():
+        model.blocks[1].up.bias[:2] = -9  # two dead neurons
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     monitor = Monitor(model, tmp_path / "mine", every=2, recipe="toy", seed=3)
     for step in range(5):
         x = _x(step)
         if step % 2 == 0:
             expected |= {(step, "", layer): active / 120 for layer, active in enumerate(model.active(x))}
+            never_active = int((model.blocks[1].up(model.blocks[0](x)) <= 0).all(0).sum())
         with monitor.step(step):
             loss = model(x).square().mean()
         loss.backward()
@@ -90,6 +93,11 @@ def test_a_plain_loop_records_what_a_count_by_hand_gives(tmp_path: Path) -> None
     assert _values(tmp_path / "mine") == expected
     assert len(set(expected.values())) > 3
     assert _values(tmp_path / "mine", "num_active") == pytest.approx({k: 12 * v for k, v in expected.items()})
+    rare = _values(tmp_path / "mine", "never_fired")
+    assert rare == _values(tmp_path / "mine", "rarely_fired")  # 1 of 10 tokens is more than 1 %
+    assert rare[4, "", 1] == never_active
+    assert _values(tmp_path / "mine", "hot_99")[4, "", 1] == pytest.approx(1 - never_active / 12)
+    assert _values(tmp_path / "mine", "hot_90")[4, "", 1] < 1 - never_active / 12
     record = _records(tmp_path / "mine")[4, "", 1]
     assert (record.recipe, record.seed, record.split, record.site) == ("toy", 3, "train", "blocks.1")
     assert (record.num_tokens, record.unit) == (10, "fraction")

@@ -5,10 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from lazyneuron.measure import Probe, watch
-from lazyneuron.measure.statistics import MAX_POSITIONS, STATISTICS, mean, quantile
+from lazyneuron.measure.statistics import MAX_POSITIONS, STATISTICS, hot_neurons, mean, quantile
+from lazyneuron.sites import Site
 
 ALL = tuple(STATISTICS)
 
@@ -103,7 +106,61 @@ def test_the_cut_into_batches_changes_nothing_and_probes_merge(model, sizes):
     first, *others = (counted(model, (part, None)) for part in x.split(sizes))
     for other in others:
         first.merge(other)
-    assert all(torch.equal(whole[name], first.state()[name]) for name in whole)
+    assert all(torch.equal(whole[name], first.state()[name]) for name in whole if name != "/halves")
+    assert first.state()["/halves"][-1] == 12
+
+
+def test_every_second_sequence_is_of_the_second_half_however_calls_and_padding_cut_them(model):
+    x, mask = torch.randn(7, 4, 6), torch.ones(7, 4, dtype=torch.long)
+    mask[1], mask[4, 2:] = 0, 0  # a sequence of padding alone is none
+    second = [2, 4, 6]  # of the sequences 0, 2, 3, 4, 5, 6, every second one: 2, 4 and 6
+    fires = (maps_of(model, x) != 0) & (mask != 0)[..., None]
+    by_hand = fires[second].sum((0, 1))
+    for sizes in ([7], [1, 2, 3, 1]):
+        parts = zip(x.split(sizes), mask.split(sizes), strict=True)
+        found = counted(model, *parts, statistics=["halves"]).state()["/halves"]
+        assert found.tolist() == [*by_hand.tolist(), 6]
+
+
+def test_hot_neurons_of_the_halves_overlap_as_their_sets_do():
+    """Neurons 0 and 1 make up 90 % of the first half's activity, 0 and 2 that of the second; 3 fires once in each."""
+    model = nn.Sequential(nn.ReLU(), nn.Linear(5, 2))
+    site = Site("", "1.weight", None, "1.weight", 5, 5, "relu")
+    first = torch.tensor([[1.0, 1, 0, 0, 0]] * 10 + [[0.0, 0, 0, 1, 0]])
+    second = torch.tensor([[1.0, 0, 1, 0, 0]] * 10 + [[0.0, 0, 0, 1, 0]])
+    with watch(model, [site], statistics=["halves"]) as probe:
+        model(torch.stack([first, second]))
+    assert probe.hot_overlap() == {"": 1 / 3}
+    assert probe.hot_overlap(1) == {"": 2 / 4}
+    assert probe.hot_neurons()[""].tolist() == [0, 1, 2]
+    assert probe.hot_neurons(1)[""].tolist() == [0, 1, 2, 3]
+    assert probe.hot_neurons(0.5)[""].tolist() == [0, 1]  # 20 of 42 are not half of it
+    with watch(model, [site], statistics=["halves"]) as probe:
+        model(torch.zeros(2, 3, 5))
+    assert math.isnan(probe.hot_overlap()[""])
+
+
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=30), st.sampled_from([0.1, 0.5, 0.9, 0.99, 1.0]))
+def test_hot_neurons_are_the_fewest_that_reach_the_share(counts, share):
+    chosen = hot_neurons(torch.tensor(counts), share).tolist()
+    wanted = round(share * 100) * sum(counts)
+    held = [100 * counts[neuron] for neuron in chosen]
+    assert sum(held) >= wanted
+    assert not held or sum(held[:-1]) < wanted
+    rest = [counts[neuron] for neuron in range(len(counts)) if neuron not in chosen]
+    assert not chosen or max(rest, default=0) <= min(counts[neuron] for neuron in chosen)
+
+
+def test_neurons_that_fire_at_less_than_one_percent_of_the_tokens_are_rare():
+    """1 of 200 tokens is rare, and so is none; 2 of 200 are not."""
+    model = nn.Sequential(nn.ReLU(), nn.Linear(3, 2))
+    site = Site("", "1.weight", None, "1.weight", 3, 3, "relu")
+    x = torch.zeros(200, 3)
+    x[0, 0], x[:2, 1] = 1, 1
+    with watch(model, [site]) as probe:
+        assert (probe.rarely_fired, probe.never_fired) == ({"": 3}, {"": 3})
+        model(x)
+    assert (probe.rarely_fired, probe.never_fired) == ({"": 2}, {"": 1})
 
 
 def test_a_model_without_sequences_has_single_tokens(model):
@@ -122,6 +179,10 @@ def test_mistakes_are_named(model):
         probe.histogram("position")
     with pytest.raises(ValueError, match=r"cannot merge a probe of statistics \[\] into one of \['active'\]"):
         probe.merge(counted(model, (torch.randn(2, 3, 6), None), statistics=()))
+    with pytest.raises(ValueError, match="a share of all activity lies above 0 and up to 1; got 0"):
+        probe.hot_neurons(0)
+    with pytest.raises(ValueError, match="'halves' was not counted"):
+        probe.hot_overlap()
     with pytest.raises(ValueError, match="a quantile lies between 0 and 1; got 2"):
         probe.quantile(2)
     with pytest.raises(ValueError, match="no token was counted"):

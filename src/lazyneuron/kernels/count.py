@@ -18,42 +18,67 @@ PER_TOKEN = ("active", "nan", "relative", "positive", "energy_90", "energy_99", 
 class Counts:
     """What one call's activation maps hold: B sequences of S tokens with F neurons, padding counted nowhere.
 
-    `firing_F` is how often each neuron was active; `tokens` has an int64 [B, S] for each name of `PER_TOKEN`, zero for
-    those that were not asked for.
+    `firing_HF` is how often each neuron was active: H is 1, or 2 where the halves of the data are counted apart.
+    `tokens` has an int64 [B, S] for each name of `PER_TOKEN`, zero for those that were not asked for. `num_sequences`
+    is how many of the B have a real token.
     """
 
-    firing_F: Tensor
+    firing_HF: Tensor
     tokens: dict[str, Tensor]
     is_real_BS: Tensor
 
+    @property
+    def num_sequences(self) -> Tensor:
+        return self.is_real_BS.any(1).sum()
 
-def count(h_BSF: Tensor, is_real_BS: Tensor | None, *, relative: bool, energy: bool, shared: bool) -> Counts:
-    """Count the maps of one call; `is_real_BS` is False at padding (None: all tokens are real)."""
+
+def count(
+    h_BSF: Tensor,
+    is_real_BS: Tensor | None,
+    *,
+    relative: bool,
+    energy: bool,
+    shared: bool,
+    num_before: Tensor | None = None,
+) -> Counts:
+    """Count the maps of one call; `is_real_BS` is False at padding (None: all tokens are real).
+
+    Given `num_before`, the sequences of earlier calls, every second sequence is the second half of the data.
+    """
     is_real_BS = h_BSF.new_ones(h_BSF.shape[:2], dtype=torch.bool) if is_real_BS is None else is_real_BS
-    firing_F, tokens_CBS = count_map(h_BSF, is_real_BS, relative, energy, shared)
-    return Counts(firing_F, dict(zip(PER_TOKEN, tokens_CBS.unbind(), strict=True)), is_real_BS)
+    is_second_BS = None
+    if num_before is not None:
+        place_B = num_before + is_real_BS.any(1).cumsum(0) - 1
+        is_second_BS = (place_B % 2 == 1)[:, None].expand_as(is_real_BS)
+    firing_HF, tokens_CBS = count_map(h_BSF, is_real_BS, relative, energy, shared, is_second_BS)
+    return Counts(firing_HF, dict(zip(PER_TOKEN, tokens_CBS.unbind(), strict=True)), is_real_BS)
 
 
 @Operator
-def count_map(h_BSF: Tensor, is_real_BS: Tensor, relative: bool, energy: bool, shared: bool) -> tuple[Tensor, Tensor]:
-    """How often each neuron is active, int64 [F], and per token the counts of `PER_TOKEN`, int64 [7, B, S].
+def count_map(
+    h_BSF: Tensor, is_real_BS: Tensor, relative: bool, energy: bool, shared: bool, is_second_BS: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """How often each neuron is active, int64 [1, F], and per token the counts of `PER_TOKEN`, int64 [7, B, S].
 
+    Given `is_second_BS`, the tokens where it is False and those where it is True are counted apart: int64 [2, F].
     active: strictly nonzero entries. nan: NaN entries, which enter no other count. relative: entries of at least 1 % of
     the token's largest magnitude; with it, positive: entries above zero. energy_90, energy_99: the fewest entries that
     hold that share of the token's energy (sum of squares, in float64), 0 for a token of zeros. shared: neurons active
     at this token and at the one before it in its sequence, 0 at the first and beside padding. At padding all are 0, as
     are those not asked for.
     """
-    return by_chunks(_count_rows, _ENTRIES_AT_A_TIME, h_BSF, is_real_BS, relative, energy, shared)
+    return by_chunks(_count_rows, _ENTRIES_AT_A_TIME, h_BSF, is_real_BS, relative, energy, shared, is_second_BS)
 
 
 @count_map.on_cpu
-def _(h_BSF: Tensor, is_real_BS: Tensor, relative: bool, energy: bool, shared: bool) -> tuple[Tensor, Tensor]:
+def _(
+    h_BSF: Tensor, is_real_BS: Tensor, relative: bool, energy: bool, shared: bool, is_second_BS: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     if h_BSF.dtype == torch.float64:
-        return count_map.reference(h_BSF, is_real_BS, relative, energy, shared)
+        return count_map.reference(h_BSF, is_real_BS, relative, energy, shared, is_second_BS)
     is_read_in_place = h_BSF.dtype == torch.float32 and h_BSF.is_contiguous()
     at_a_time = h_BSF.numel() if is_read_in_place else _ENTRIES_AT_A_TIME
-    return by_chunks(_count_rows_on_cpu, at_a_time, h_BSF, is_real_BS, relative, energy, shared)
+    return by_chunks(_count_rows_on_cpu, at_a_time, h_BSF, is_real_BS, relative, energy, shared, is_second_BS)
 
 
 def by_chunks(
@@ -64,11 +89,13 @@ def by_chunks(
     relative: bool,
     energy: bool,
     shared: bool,
+    is_second_BS: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Run `count_rows` over some tokens at a time, so that what it needs besides the map stays small.
 
-    `count_rows(h_RF, is_real_T, is_pair_T, lead, relative, energy, shared)` counts the last T rows of R = lead + T, in
-    full precision; a lead of 1 shows it the token before, and `is_pair_T` says which tokens have a real one there.
+    `count_rows(h_RF, is_real_T, is_pair_T, is_second_T, lead, relative, energy, shared)` counts the last T rows of
+    R = lead + T, in full precision; a lead of 1 shows it the token before, and `is_pair_T` says which tokens have a
+    real one there.
     """
     if not h_BSF.is_floating_point():
         raise ValueError(f"an activation map holds floating point numbers; got {h_BSF.dtype}")
@@ -77,22 +104,32 @@ def by_chunks(
         raise ValueError(f"is_real_BS must be bool of shape {tuple(h_BSF.shape[:-1])}; got {seen}")
     h_TF, is_real_T = h_BSF.flatten(0, 1), is_real_BS.flatten()
     is_pair_BS = pad(is_real_BS[:, :-1], (1, 0)) & is_real_BS if shared else is_real_BS
+    is_second_T = None if is_second_BS is None else is_second_BS.flatten()
     step = max(1, entries_at_a_time // max(1, h_TF.shape[1]))
-    firing_F = torch.zeros(h_TF.shape[1], dtype=torch.int64, device=h_TF.device)
+    num_halves = 1 if is_second_T is None else 2
+    firing_HF = torch.zeros(num_halves, h_TF.shape[1], dtype=torch.int64, device=h_TF.device)
     tokens = []
     for start in range(0, len(h_TF), step):
         lead, part = int(start > 0), slice(start, start + step)
         h_RF = h_TF[start - lead : start + step]
         h_RF = h_RF if h_RF.dtype == torch.float64 else h_RF.float()
-        firing, found = count_rows(h_RF, is_real_T[part], is_pair_BS.flatten()[part], lead, relative, energy, shared)
-        firing_F += firing
+        is_pair_T, second = is_pair_BS.flatten()[part], None if is_second_T is None else is_second_T[part]
+        firing, found = count_rows(h_RF, is_real_T[part], is_pair_T, second, lead, relative, energy, shared)
+        firing_HF += firing
         tokens.append(found)
-    tokens_CT = torch.cat(tokens, 1) if tokens else firing_F.new_zeros(len(PER_TOKEN), 0)
-    return firing_F, tokens_CT.view(len(PER_TOKEN), *is_real_BS.shape)
+    tokens_CT = torch.cat(tokens, 1) if tokens else firing_HF.new_zeros(len(PER_TOKEN), 0)
+    return firing_HF, tokens_CT.view(len(PER_TOKEN), *is_real_BS.shape)
 
 
 def _count_rows(
-    h_RF: Tensor, is_real_T: Tensor, is_pair_T: Tensor, lead: int, relative: bool, energy: bool, shared: bool
+    h_RF: Tensor,
+    is_real_T: Tensor,
+    is_pair_T: Tensor,
+    is_second_T: Tensor | None,
+    lead: int,
+    relative: bool,
+    energy: bool,
+    shared: bool,
 ) -> tuple[Tensor, Tensor]:
     """The reference: plain PyTorch, on any device and without waiting for it."""
     is_nan_RF = h_RF.isnan()
@@ -112,20 +149,32 @@ def _count_rows(
     if shared:
         before_RF = active_RF if lead else pad(active_RF, (0, 0, 1, 0))
         counts["shared"] = (active_TF & before_RF[: len(is_real_T)]).sum(1) * is_pair_T
-    nothing_T = torch.zeros_like(counts["active"])
-    return active_TF.sum(0), torch.stack([counts.get(name, nothing_T) * is_real_T for name in PER_TOKEN])
+    nothing_T, firing_HF = torch.zeros_like(counts["active"]), active_TF.sum(0, keepdim=True)
+    if is_second_T is not None:
+        second_1F = (active_TF & is_second_T[:, None]).sum(0, keepdim=True)
+        firing_HF = torch.cat([firing_HF - second_1F, second_1F])
+    return firing_HF, torch.stack([counts.get(name, nothing_T) * is_real_T for name in PER_TOKEN])
 
 
 def _count_rows_on_cpu(
-    h_RF: Tensor, is_real_T: Tensor, is_pair_T: Tensor, lead: int, relative: bool, energy: bool, shared: bool
+    h_RF: Tensor,
+    is_real_T: Tensor,
+    is_pair_T: Tensor,
+    is_second_T: Tensor | None,
+    lead: int,
+    relative: bool,
+    energy: bool,
+    shared: bool,
 ) -> tuple[Tensor, Tensor]:
     """The same by the kernel, for fp32 rows."""
     T, (R, F) = len(is_real_T), h_RF.shape
     num_threads = max(1, min(torch.get_num_threads(), T * F // _ENTRIES_PER_THREAD))
-    firing_PF = torch.zeros(num_threads, F, dtype=torch.int32, device="cpu")
+    H, is_second_T = (1, is_real_T) if is_second_T is None else (2, is_second_T)
+    firing_PHF = torch.zeros(num_threads, H, F, dtype=torch.int32, device="cpu")
     tokens_7T = torch.zeros(len(PER_TOKEN), T, dtype=torch.int64, device="cpu")
-    given = {"h_RF": h_RF.detach().contiguous(), "firing_PF": firing_PF, "tokens_7T": tokens_7T}
+    given = {"h_RF": h_RF.detach().contiguous(), "firing_PHF": firing_PHF, "tokens_7T": tokens_7T}
     given |= {"is_real_T": is_real_T.contiguous(), "is_pair_T": is_pair_T.contiguous(), "lead": lead}
+    given |= {"is_second_T": is_second_T.contiguous(), "H": H}
     given |= {"relative": relative and round(1 / RELATIVE_THRESHOLD), "energy": energy, "shared": shared}
     cpu_kernel("count_cpu", "count_rows").run(num_threads, R=R, T=T, F=F, **given)
-    return firing_PF.sum(0), tokens_7T
+    return firing_PHF.sum(0), tokens_7T

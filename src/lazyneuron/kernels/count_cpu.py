@@ -21,18 +21,22 @@ def count_rows(
     h_RF: F32,
     is_real_T: B8,
     is_pair_T: B8,
-    firing_PF: I32,
+    is_second_T: B8,
+    firing_PHF: I32,
     tokens_7T: I64,
 ):
     """The counts of `count.PER_TOKEN` for the last T of R rows, added to outputs that are zero.
 
-    `relative` is 0, or n to count the entries of at least 1/n of the largest magnitude.
+    `relative` is 0, or n to count the entries of at least 1/n of the largest magnitude. With H = 2, tokens of
+    `is_second_T` enter the second row of the firing counts, others the first; with H = 1 it is not read.
     """
     start, stop = share(team, len(is_real_T))
-    firing_F = firing_PF[team.member]
+    firing_HF = firing_PHF[team.member]
+    has_halves = len(firing_HF) > 1
     if not (relative or energy or shared):
         for t in range(start, stop):
             if is_real_T[t]:
+                firing_F = firing_HF[np.int64(has_halves and is_second_T[t])]
                 tokens_7T[0, t], tokens_7T[1, t] = _active(h_RF[lead + t], firing_F)
         return
     sums, sizes = np.zeros(_NUM_BINS + 8), np.zeros(_NUM_BINS + 8, np.int32)
@@ -42,7 +46,7 @@ def count_rows(
         if not is_real_T[t]:
             continue
         row = h_RF[lead + t]
-        tokens_7T[0, t], tokens_7T[1, t] = _active(row, firing_F)
+        tokens_7T[0, t], tokens_7T[1, t] = _active(row, firing_HF[np.int64(has_halves and is_second_T[t])])
         if tokens_7T[1, t]:
             for f in range(d_ff):
                 clean[f] = row[f] if row[f] == row[f] else np.float32(0)

@@ -16,9 +16,10 @@ from torch import nn
 
 from lazyneuron.errors import UsageError
 from lazyneuron.measure.probe import Probe
+from lazyneuron.measure.probe_records import firing_records
 from lazyneuron.measure.trackers import Trackers
 from lazyneuron.records.folder import RunFolder
-from lazyneuron.records.record import Record, Source, device_name
+from lazyneuron.records.record import Source, device_name
 from lazyneuron.sites import SiteChoice, numbered, unwrap
 
 if TYPE_CHECKING:
@@ -26,7 +27,10 @@ if TYPE_CHECKING:
 
 
 class Monitor:
-    """Records the density of every site at each `every`-th optimizer step, in a folder that `lazyneuron report` reads.
+    """Records every site's activity at each `every`-th optimizer step, in a folder that `lazyneuron report` reads.
+
+    These are density, active neurons per token, neurons that never or rarely fired, and the share of the neurons that
+    makes up 90 and 99 % of the activity, all over the tokens of that step.
 
     `step` counts the training forward passes inside it. Between measured steps it does nothing, and the model has no
     hooks. Unless `sites` is a list, the first measured pass also finds the sites, once.
@@ -130,7 +134,7 @@ class Monitor:
             self._nothing_seen(step)
             return
         probe.all_reduce()
-        tokens, active, density = probe.num_tokens, probe.num_active, probe.density
+        tokens, density = probe.num_tokens, probe.density
         self.density = {name: density[name] for name in density if tokens[name]}
         if not self.density:
             self._nothing_seen(step)
@@ -141,16 +145,11 @@ class Monitor:
             device = next(self._model.parameters()).device
             self._source = Source.here(device_name(device), torch.get_num_threads())
         parent: dict[str, Any] = {"recipe": self._config["name"], "seed": self._config["seed"], "source": self._source}
-        records, curves = [], {"density/mean": sum(self.density.values()) / len(self.density)}
+        self._folder.append(firing_records(probe, **parent, split="train", step=step))
+        curves = {"density/mean": sum(self.density.values()) / len(self.density)}
         for stack, layer, site in numbered(sites):
-            if not tokens[site.name]:
-                continue
-            place: dict[str, Any] = {"stack": stack, "layer": layer, "site": site.name, "split": "train", "step": step}
-            here = {"num_tokens": tokens[site.name], **place, **parent}
-            records.append(Record(what="density", value=density[site.name], unit="fraction", **here))
-            records.append(Record(what="num_active", value=active[site.name], unit="neurons/token", **here))
-            curves[f"density/{stack or 'layer'}.{layer}"] = density[site.name]
-        self._folder.append(records)
+            if tokens[site.name]:
+                curves[f"density/{stack or 'layer'}.{layer}"] = density[site.name]
         self._trackers.log(curves, step)
 
     def _nothing_seen(self, step: int) -> None:

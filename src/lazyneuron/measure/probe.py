@@ -40,8 +40,9 @@ def watch(
     How often each neuron fires is always counted. `statistics` adds, from cheap to expensive: "active" (histogram of
     active neurons per token), "position" (density by position in the sequence), "overlap" (neurons that neighbouring
     tokens share), "relative" (entries of at least 1 % of the token's largest), "positive" (entries above zero: about
-    what a ReLU would keep in place of a GELU), "energy_90" and "energy_99" (fewest neurons that hold that share of a
-    token's energy); "all" is all of these. They are exact integer counts of size O(d_ff) on the model's device.
+    what a ReLU would keep in place of a GELU), "halves" (how often each neuron fires in every second sequence: see
+    `Probe.hot_overlap`), "energy_90" and "energy_99" (fewest neurons that hold that share of a token's energy); "all"
+    is all of these. They are exact integer counts of size O(d_ff) on the model's device.
 
     In a model with a selection in force (`enforce`), `before_selection` counts the maps as they are before the
     selection (in eval mode, at down projections that are modules): the model's own sparsity beside what is kept.
@@ -72,6 +73,7 @@ class Probe(Readings):
         self._statistics = [STATISTICS[name] for name in names]
         needs = {statistic.needs for statistic in self._statistics}
         self._needs = {need: need in needs for need in ("relative", "energy", "shared")}
+        self._has_halves = "halves" in names
         self._model = unwrap(model)
         self._counts: dict[str, Tensor] = {}
 
@@ -161,9 +163,11 @@ class Probe(Readings):
         self._hooks.close(is_error=error is not None)
 
     def _count(self, site: Site, h_BSF: Tensor, tokens: Tokens) -> None:
-        found = count(h_BSF, tokens.is_real_BS, **self._needs)
+        halves = f"{site.name}/halves"
+        num_before = self._on_device(halves, (site.d_ff + 1,), h_BSF.device)[-1] if self._has_halves else None
+        found = count(h_BSF, tokens.is_real_BS, **self._needs, num_before=num_before)
         firing = self._on_device(site.name, (site.d_ff + 2,), h_BSF.device)
-        firing[:-2] += found.firing_F
+        firing[:-2] += found.firing_HF.sum(0)
         firing[-2:] += torch.stack([found.is_real_BS.sum(), found.tokens["nan"].sum()])
         for statistic in self._statistics:
             kept = self._on_device(f"{site.name}/{statistic.name}", statistic.shape(site.d_ff), h_BSF.device)

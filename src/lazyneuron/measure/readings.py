@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor
 
-from lazyneuron.measure.statistics import HISTOGRAMS, mean, quantile
+from lazyneuron.measure.statistics import HISTOGRAMS, hot_neurons, mean, quantile
 from lazyneuron.records.table import Column, Table, percent
 from lazyneuron.sites import Site
 
@@ -59,6 +59,32 @@ class Readings(ABC):
     def never_fired(self) -> dict[str, int]:
         """Neurons of each site that none of its `num_tokens` tokens activated."""
         return {name: int((counts[:-2] == 0).sum()) for name, counts in self._firing().items()}
+
+    @property
+    def rarely_fired(self) -> dict[str, int]:
+        """Neurons of each site active at less than 1 % of its tokens, those that never fired among them."""
+        return {name: int((100 * counts[:-2] < counts[-2].clamp(1)).sum()) for name, counts in self._firing().items()}
+
+    def hot_neurons(self, share: float = 0.9) -> dict[str, Tensor]:
+        """The fewest neurons that make up `share` of all activity over the data: int64 indices, most active first.
+
+        Activity is how often a neuron is active, summed over tokens. With 1 they are the neurons that ever fired.
+        """
+        return {name: hot_neurons(counts[:-2], share) for name, counts in self._firing().items()}
+
+    def hot_overlap(self, share: float = 0.9) -> dict[str, float]:
+        """Hot neurons of both halves of the data over those of either (Jaccard), per site; needs "halves".
+
+        Every second sequence that a site sees (a row of its map with a real token; with a cache, a step of a sequence)
+        is of the second half. With `share` 1 the sets are the neurons that ever fired. nan where neither half has any.
+        """
+        found = {}
+        for name, firing in self._firing().items():
+            second_F = self._kept("halves")[name][:-1]
+            hot = [set(hot_neurons(half_F, share).tolist()) for half_F in (firing[:-2] - second_F, second_F)]
+            either = hot[0] | hot[1]
+            found[name] = len(hot[0] & hot[1]) / len(either) if either else math.nan
+        return found
 
     def histogram(self, statistic: str = "active") -> dict[str, Tensor]:
         """Number of tokens for each count from 0 to d_ff, int64 [F + 1] per site; needs that statistic.

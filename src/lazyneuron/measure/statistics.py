@@ -1,11 +1,13 @@
 """Streaming statistics of activation maps: integer counts that add up over batches, calls and ranks.
 
 Counts of a token do not depend on other tokens (except the neighbours of `overlap`), so it does not matter how the data
-are split into batches and ranks.
+are split into batches and ranks; only `halves` follows the order in which a probe sees sequences.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 
 import torch
 from torch import Tensor
@@ -17,8 +19,8 @@ MAX_POSITIONS = 4096
 
 @dataclass(frozen=True)
 class Statistic:
-    """Its name, what `count` must compute for it ("relative", "energy", "shared" or ""), the shape of its int64 counts
-    given d_ff, and how to add a call's counts to them."""
+    """Its name, what `count` must compute for it ("relative", "energy", "shared", "halves" or ""), the shape of its
+    int64 counts given d_ff, and how to add a call's counts to them."""
 
     name: str
     needs: str
@@ -50,6 +52,12 @@ def _overlap(both_and_either: Tensor, counts: Counts) -> None:
     both_and_either += torch.stack([both, of_pairs - both])
 
 
+def _halves(second_and_sequences: Tensor, counts: Counts) -> None:
+    """How often each neuron was active in the second half of the data, and sequences in both halves: [F + 1]."""
+    second_and_sequences[:-1] += counts.firing_HF[1]
+    second_and_sequences[-1] += counts.num_sequences
+
+
 STATISTICS = {
     statistic.name: statistic
     for statistic in (
@@ -60,6 +68,7 @@ STATISTICS = {
         _histogram("energy_99", "energy"),
         Statistic("position", "", lambda d_ff: (MAX_POSITIONS, 2), _by_position),
         Statistic("overlap", "shared", lambda d_ff: (2,), _overlap),
+        Statistic("halves", "halves", lambda d_ff: (d_ff + 1,), _halves),
     )
 }
 HISTOGRAMS = ("active", "relative", "positive", "energy_90", "energy_99")
@@ -80,3 +89,13 @@ def mean(histogram: Tensor) -> float:
     total = int(histogram.sum())
     values = torch.arange(len(histogram), device=histogram.device)
     return int((histogram * values).sum()) / total if total else float("nan")
+
+
+def hot_neurons(firing_F: Tensor, share: float) -> Tensor:
+    """The fewest neurons that make up `share` of all firing, most active first; ties go to the lower index."""
+    if not 0 < share <= 1:
+        raise ValueError(f"a share of all activity lies above 0 and up to 1; got {share}")
+    counts_F, neurons_F = firing_F.sort(descending=True, stable=True)
+    wanted = math.ceil(Fraction(str(share)) * int(counts_F.sum()))  # exact, where 0.9 * total is not
+    before_F = counts_F.cumsum(0) - counts_F
+    return neurons_F[before_F < wanted]
