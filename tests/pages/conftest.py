@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ def measured_records(stack: str, layer: int, site: str, d_ff: int, *, density: f
     """What `measure` records of one site: the last two of nine points of its firing rates are dead neurons."""
     at = {"recipe": "measure", "seed": 0, "stack": stack, "layer": layer, "site": site, "num_tokens": 4096}
     numbers = {"density": density, "num_active": density * d_ff, "never_fired": d_ff // 8, "num_nan": 0}
+    numbers |= {"rarely_fired": d_ff // 4, "hot_90": 0.25, "hot_99": 0.5, "hot_overlap": 0.8}
     numbers |= {"energy_90": density / 4, "energy_99": density / 2, "density_relative": density * 0.9, "overlap": 0.25}
     step = d_ff // 16
     curves = {
@@ -122,7 +124,10 @@ def make_monitored() -> Callable[..., Path]:
 
     def made(path: Path, name: str = "t5", seed: int = 0) -> Path:
         folder = RunFolder(path, {"kind": "monitor", "name": name, "model": name, "seed": seed, "num_steps": 2048})
-        folder.append(record for record in training_records(name, seed) if record.split != "test")
+        records = [record for record in training_records(name, seed) if record.split != "test"]
+        seen = [record for record in records if record.what == "density" and record.split == "train"]
+        static = {"never_fired": 16, "rarely_fired": 32, "hot_90": 0.25, "hot_99": 0.5}
+        folder.append([*records, *(replace(r, what=what, value=v) for r in seen for what, v in static.items())])
         return path
 
     return made

@@ -14,6 +14,7 @@ Measured = Callable[..., Run]
 Data = Callable[..., list[dict[str, Any]]]
 CHARTS = [
     measure_charts.shares_by_layer,
+    measure_charts.activity_over_the_data,
     measure_charts.kinds_of_token,
     measure_charts.firing_rate,
     measure_charts.active_per_token,
@@ -57,6 +58,16 @@ def test_a_layer_of_density_zero_stands_at_the_foot_and_the_caption_says_so(meas
     assert "'0' :" in encoding(figure)["y"]["axis"]["labelExpr"]
     assert figure is not None
     assert "A zero" in figure.caption
+
+
+def test_hot_rare_and_dead_neurons_are_shares_of_the_width(measured: Measured, data: Data) -> None:
+    rows = data(measure_charts.activity_over_the_data(measured(), "x"))
+    assert {(row["counted"], row["value"]) for row in rows if row["layer"] == 2} == {
+        ("make up 99 % of the activity", 50),
+        ("make up 90 % of the activity", 25),
+        ("are active at < 1 % of the tokens", 25),
+        ("are never active", 12.5),
+    }
 
 
 def test_class_token_and_patches_are_drawn_where_they_were_measured(measured: Measured, data: Data) -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from lazyneuron.pages import measure_tables
+from lazyneuron.pages import measure_sentences, measure_tables
 from lazyneuron.pages.charts import Run
 from lazyneuron.records.record import Record
 from lazyneuron.records.table import Table
@@ -46,6 +46,20 @@ def test_each_layer_has_a_row_with_all_that_was_measured_and_the_means_below(mea
     assert max(column.title.count("\n") for column in table.columns) == 1
 
 
+def test_the_spread_of_the_activity_has_a_table_of_its_own(measured: Measured) -> None:
+    run = measured()
+    table = measure_tables.spread_by_layer(run)
+    assert titles_of(table) == [
+        "layer", "never active", "active at <1 % of tokens", "90 % of activity (%)", "99 % of activity (%)",
+        "shared by halves (%)", "site",
+    ]  # fmt: skip
+    assert table.texts()[2] == ["2", "8", "16", "25.0", "50.0", "80.0", "model.2.mlp"]
+    assert table.texts(table.foot) == [["mean", "8", "16", "25.0", "50.0", "80.0", ""]]
+    assert len(table.notes) == 4
+    old = replace(run, records=[r for r in run.records if not r.what.startswith(("hot", "rarely"))])
+    assert measure_tables.spread_by_layer(old).rows == []
+
+
 def test_what_all_layers_share_is_said_once_and_what_they_do_not_has_a_column(measured: Measured) -> None:
     run = measured()
     table = measure_tables.by_layer(run)
@@ -66,12 +80,12 @@ def test_the_share_above_zero_is_shown_of_smooth_activations(
     assert ("positive (%)" in titles_of(table)) == is_shown
     assert ("the neurons that ReLU would keep" in plain(table.notes)) == is_shown
     assert (
-        "40 % of the neurons are above zero: those that ReLU would keep." in plain(measure_tables.summary(run))
+        "40 % of the neurons are above zero: those that ReLU would keep." in plain(measure_sentences.summary(run))
     ) == is_shown
     if is_shown:
         assert {row[titles_of(table).index("positive (%)")] for row in table.texts()} == {"40.0"}
         gated = [site | {"is_gated": True} for site in run.config["sites"]]
-        said = plain(measure_tables.summary(replace(run, config=run.config | {"sites": gated})))
+        said = plain(measure_sentences.summary(replace(run, config=run.config | {"sites": gated})))
         assert "above zero. " in said
 
 
@@ -138,73 +152,6 @@ def test_a_comparison_begins_with_what_tells_its_models_apart(measured: Measured
     assert "positive (%)" not in titles
     bare = replace(silu, records=silu.pick("density"))
     assert not any("range" in title for title in titles_of(measure_tables.compared([bare, bare])))
-
-
-def test_the_summary_of_a_dense_model_gives_the_range_of_its_energy(measured: Measured) -> None:
-    run = measured(stacks={"encoder": 2, "decoder": 1}, activation="silu", density=0.9999)
-    curved = [replace(r, value=0.1 * (1 + (r.layer or 0))) if r.what == "energy_90" else r for r in run.records]
-    said = plain(measure_tables.summary(replace(run, records=curved)))
-    assert "In the encoder, 99.99 % of the neurons are active for a token, on average over the layers. In" in said
-    alone = plain(measure_tables.summary(measured("alone", activation="silu", density=1 - 1e-6)))
-    assert alone.startswith("Over 99.99 % of the neurons are active for a token, on")
-    assert "hold 90 % of a token's energy: from 10 % (encoder layer 0) to 20 % (encoder layer 1)." in said
-
-
-def test_the_summary_says_mean_ends_energy_and_dead_neurons(measured: Measured) -> None:
-    said = plain(measure_tables.summary(measured()))
-    assert "3.33 % of the neurons are active for a token (2.13 of 64)" in said
-    assert "from 1.67 % (layer 0) to 5 % (layer 2)" in said
-    assert "0.833 % of the neurons hold 90 %" in said
-    assert "24 of 192 neurons (12.5 %) were never active." in said
-    alive = plain(measure_tables.summary(changed(measured(), "never_fired", 0)))
-    assert "Each of the 192 neurons was active for at least one token." in alive
-    stacks = plain(measure_tables.summary(measured(stacks={"encoder": 1, "decoder": 1})))
-    assert "In the encoder, 5 %" in stacks
-    assert "from" not in stacks
-    assert measure_tables.summary(replace(measured(), records=[])) == []
-
-
-def test_the_origin_names_model_device_and_data(measured: Measured) -> None:
-    run = measured()
-    assert (
-        measure_tables.origin(run) == "Model: org/tiny-relu, in float32, on cpu. Data: Eight texts of Python's prose."
-    )
-    assert measure_tables.origin(replace(run, config={})) == "Model: tiny."
-
-
-def test_nan_entries_are_a_warning_that_names_the_layers(measured: Measured) -> None:
-    run = measured(stacks={"encoder": 3, "decoder": 3})
-    assert measure_tables.warnings(run) == []
-    (said,) = measure_tables.warnings(changed(run, "num_nan", 7, layer=2))
-    assert said.startswith("14 entries of the activation maps are NaN, in encoder layer 2; decoder layer 2.")
-    (one,) = measure_tables.warnings(changed(measured("one", stacks={"": 1}), "num_nan", 1))
-    assert one.startswith("1 entry of the activation maps is NaN, in layer 0. It is counted apart, not as active.")
-    (many,) = measure_tables.warnings(changed(measured("many", stacks={"": 20}), "num_nan", 1))
-    assert "layers 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 8 more" in many
-
-
-def test_layers_that_no_token_reached_are_a_warning(measured: Measured) -> None:
-    (said,) = measure_tables.warnings(changed(measured(), "density", float("nan"), layer=1))
-    assert said == "No density is known of layer 1: no token reached them."
-    (empty,) = measure_tables.warnings(replace(measured(), records=[]))
-    assert "no records yet" in empty
-
-
-@pytest.mark.parametrize(
-    ("activation", "density", "num_notes"),
-    [
-        ("relu", 0.04, 0), ("relu", 0.6, 0), ("relu^2", 0.6, 0), ("silu", 1.0, 2), ("gelu", 0.97, 1), ("gelu", 0.2, 0),
-        ("leaky_relu", 1.0, 2), ("", 0.9, 1), ("pow+tanh", 0.995, 2),
-    ],
-)  # fmt: skip
-def test_smooth_activations_come_with_a_note(
-    measured: Measured, activation: str, density: float, num_notes: int
-) -> None:
-    said = measure_tables.notes(measured(activation=activation, density=density))
-    assert len(said) == num_notes
-    if said:
-        assert f"({activation or 'unknown'}) hardly ever gives an exact zero" in said[0]
-        assert "90 % of a token's energy" in plain(said)
 
 
 @pytest.mark.parametrize(

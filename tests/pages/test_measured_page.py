@@ -54,7 +54,7 @@ def test_a_measured_model_has_its_charts_table_and_summary_and_no_claims(report:
     assert levels[0] == 1
     assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
     assert set(re.findall(r'href="#([^"]+)"', text)) <= set(re.findall(r'id="([^"]+)"', text))
-    names = {f"{kind}-tiny-t5" for kind in ("density", "firing", "tokens", "position")}
+    names = {f"{kind}-tiny-t5" for kind in ("density", "firing", "activity", "tokens", "position")}
     assert {path.name for path in (report.parent / "charts").iterdir()} == {
         f"{n}.{e}" for n in names for e in ("png", "svg")
     }

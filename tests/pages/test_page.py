@@ -214,7 +214,7 @@ def test_monitored_runs_are_compared_as_before(
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     write_report(folders[:1], tmp_path / "one" / "report.html")
     names = {path.stem for path in (tmp_path / "one" / "charts").iterdir()}
-    assert names == {"fig1-t5", "fig2-t5", "loss-t5"}
+    assert names == {"fig1-t5", "neurons-t5", "fig2-t5", "loss-t5"}
 
 
 def test_a_monitored_run_has_a_page_that_speaks_of_no_claims(tmp_path: Path) -> None:

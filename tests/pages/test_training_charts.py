@@ -56,6 +56,22 @@ def test_a_density_of_zero_and_nan_are_drawn_or_left_out_without_an_error(runs: 
     assert [row["percent"] for row in rows] == [0.0, None]
 
 
+def test_hot_and_idle_neurons_are_drawn_as_shares_over_the_steps(runs: dict[str, Run], points: Points) -> None:
+    assert training_charts.neurons_over_training(runs["t5"], "x") is None  # its records hold none
+    seen = [r for r in runs["t5"].records if r.what == "density" and r.split == "train"]
+    found = {"never_fired": 128, "hot_90": 0.3}
+    more = [replace(r, what=what, value=value) for r in seen for what, value in found.items()]
+    figure = training_charts.neurons_over_training(replace(runs["t5"], records=[*runs["t5"].records, *more]), "x")
+    assert figure is not None
+    assert [panel["title"] for panel in figure.spec["concat"]] == [
+        "never active · encoder", "never active · decoder",
+        "make up 90 % of the activity · encoder", "make up 90 % of the activity · decoder",
+    ]  # fmt: skip
+    panels = points(figure)
+    assert [len(panel) for panel in panels] == [4 * NUM_STEPS] * 4
+    assert [{row["percent"] for row in panel} for panel in panels] == [{25.0}, {25.0}, {30.0}, {30.0}]  # d_ff is 512
+
+
 def test_figure_2_compares_both_splits_at_the_last_common_step(runs: dict[str, Run], points: Points) -> None:
     panels = points(training_charts.density_by_layer([runs["t5"]], "x"))
     assert [len(panel) for panel in panels] == [4 * 2, 4 * 2]

@@ -14,6 +14,8 @@ _MEASURED = [
     ("median", "num_active_quantile", 0.5, ",.0f"),
     ("99th\npct", "num_active_quantile", 0.99, ",.0f"),
     ("never\nactive", "never_fired", None, ",.0f"),
+    ("rarely\nactive", "rarely_fired", None, ",.0f"),
+    ("hot\n%", "hot_90", None, percent()),
     ("energy\n%", "energy_90", None, percent()),
     ("class\n%", "density_class_token", None, percent()),
     ("patch\n%", "density_patches", None, percent()),
@@ -32,7 +34,8 @@ def measured_table(sites: Sequence[Site], records: Sequence[Record]) -> Table:
         activation = f"gated {site.activation}" if site.is_gated else site.activation
         numbers = [found.get((site.name, what, x)) for _, what, x, _ in _MEASURED]
         rows.append([layers.get(site.name, ""), site.name or "(model)", activation, site.d_ff, *numbers])
-    note = "density: active neurons; energy: the fewest that hold 90 % of it; both in % of d_ff"
+    note = "density: active neurons; rarely: at less than 1 % of the tokens; hot: the fewest neurons with 90 % of all "
+    note += "activity; energy: the fewest that hold 90 % of a token's; density, hot and energy in % of d_ff"
     title = f"Activation maps of {tokens:,} tokens"
     return Table(columns, rows, title=title, notes=[note]).without_empty_columns()
 

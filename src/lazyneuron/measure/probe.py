@@ -167,7 +167,8 @@ class Probe(Readings):
         num_before = self._on_device(halves, (site.d_ff + 1,), h_BSF.device)[-1] if self._has_halves else None
         found = count(h_BSF, tokens.is_real_BS, **self._needs, num_before=num_before)
         firing = self._on_device(site.name, (site.d_ff + 2,), h_BSF.device)
-        firing[:-2] += found.firing_HF.sum(0)
+        for firing_F in found.firing_HF:
+            firing[:-2] += firing_F
         firing[-2:] += torch.stack([found.is_real_BS.sum(), found.tokens["nan"].sum()])
         for statistic in self._statistics:
             kept = self._on_device(f"{site.name}/{statistic.name}", statistic.shape(site.d_ff), h_BSF.device)

@@ -17,6 +17,12 @@ SHARES = {
     "energy_90": "hold 90 % of the energy",
     "positive": "are above zero",
 }
+STATIC = {
+    "hot_99": "make up 99 % of the activity",
+    "hot_90": "make up 90 % of the activity",
+    "rarely_fired": "are active at < 1 % of the tokens",
+    "never_fired": "are never active",
+}
 PLACES = {"density_class_token": "class token", "density_patches": "patches"}
 PANELS = {
     "density": ("not exactly zero", "share of neurons (%)"),
@@ -51,6 +57,20 @@ def shares_by_layer(run: Run, name: str) -> Figure | None:
     )
 
 
+def activity_over_the_data(run: Run, name: str) -> Figure | None:
+    """By layer, how few neurons make up the activity of all tokens, and how many hardly take part."""
+    return _by_layer(
+        run,
+        name,
+        STATIC,
+        legend="share of neurons that",
+        title=f"How the activity is spread over the neurons: {run.name}",
+        caption="Share of an MLP's neurons, on a logarithmic axis. A neuron's activity is the number of tokens at "
+        "which it is active. The few that make up most of all activity are hot neurons; those never active are dead on "
+        "these data.",
+    )
+
+
 def kinds_of_token(run: Run, name: str) -> Figure | None:
     """Density by layer of the class token and of the patches."""
     return _by_layer(
@@ -66,10 +86,10 @@ def kinds_of_token(run: Run, name: str) -> Figure | None:
 def _by_layer(run: Run, name: str, series: dict[str, str], *, legend: str, title: str, caption: str) -> Figure | None:
     """One line for each number in `series` over the layers, one panel per stack."""
     rows = [
-        at_layer(layer) | {"counted": text, "value": rounded(100 * layer.numbers[what])}
+        at_layer(layer) | {"counted": text, "value": rounded(100 * value)}
         for layer in layers_of(run)
         for what, text in series.items()
-        if (has_positive(layer) if what == "positive" else what in layer.numbers)
+        if (value := layer.fraction(what)) is not None and (what != "positive" or has_positive(layer))
     ]
     if not rows:
         return None

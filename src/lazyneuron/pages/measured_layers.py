@@ -4,6 +4,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import altair as alt
 
@@ -31,6 +32,13 @@ class Layer:
     num_tokens: int | None
     numbers: dict[str, float]
     curves: dict[str, list[tuple[float, float]]]
+
+    def fraction(self, what: str) -> float | None:
+        """A number as a fraction of the neurons, also of those that are counts of neurons; None if it is not known."""
+        value = self.numbers.get(what)
+        if value is None or not what.endswith("_fired"):
+            return value
+        return value / self.d_ff if self.d_ff else None
 
     def quantile(self, q: float) -> float | None:
         """The number of active neurons that a fraction `q` of the tokens do not exceed, if it was recorded."""
@@ -105,3 +113,28 @@ def layer_color(layers: Sequence[Layer], legend: bool = True) -> alt.Color:
     columns = math.ceil(len(numbers) / 14) if len(numbers) > 14 else alt.Undefined
     shown = alt.Legend(title="layer", columns=columns, symbolLimit=0) if legend else None
     return alt.Color("layer:O", sort="ascending", scale=alt.Scale(domain=numbers), legend=shown)
+
+
+def by_stack(layers: Sequence[Layer]) -> list[tuple[str, list[Layer]]]:
+    """Stacks and their layers."""
+    stacks = dict.fromkeys(layer.stack for layer in layers)
+    return [(stack, [layer for layer in layers if layer.stack == stack]) for stack in stacks]
+
+
+def least_and_most(layers: Sequence[Layer], what: str) -> tuple[Layer, Layer] | None:
+    """The layers of the least and of the most of `what`, if any has it."""
+    found = sorted((layer for layer in layers if what in layer.numbers), key=lambda at: at.numbers[what])
+    return (found[0], found[-1]) if found else None
+
+
+def neurons(layers: Sequence[Layer], what: str) -> tuple[float, int] | None:
+    """Neurons counted as `what`, such as "never_fired", and all neurons of the layers where they were counted."""
+    found = [layer for layer in layers if what in layer.numbers and layer.d_ff]
+    total = sum(layer.d_ff or 0 for layer in found)
+    return (sum(layer.numbers[what] for layer in found), total) if found else None
+
+
+def mean_over(layers: Sequence[Layer], what: str) -> float | None:
+    """The mean of `what` over the layers that have it."""
+    values = [layer.numbers[what] for layer in layers if what in layer.numbers]
+    return fmean(values) if values else None

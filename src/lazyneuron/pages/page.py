@@ -19,6 +19,7 @@ from lazyneuron.pages import (
     claims_table,
     enforce_charts,
     measure_charts,
+    measure_sentences,
     measure_tables,
     position_charts,
     training_charts,
@@ -126,6 +127,9 @@ def _training_sections(runs: list[Run]) -> list[ModelSection]:
         for run in same:
             name = f"fig1-{slug}-{own[run.label]}" if is_comparison else f"fig1-{slug}"
             figures.append(training_charts.density_over_training(run, name, is_comparison))
+            figures.append(
+                training_charts.neurons_over_training(run, name.replace("fig1", "neurons", 1), is_comparison)
+            )
             table = training_tables.density_table(run)
             tables_of.append(replace(table, title=f"{table.title}: {run.label}") if is_comparison else table)
             if warning := training_tables.progress(run):
@@ -189,11 +193,14 @@ def _measured_sections(runs: list[Run]) -> list[ModelSection]:
         figures += [measure_charts.kinds_of_token(run, f"class-token-{slug}")]
         if not is_dense(layers_of(run)):
             figures += [measure_charts.firing_rate(run, f"firing-{slug}")]
+            figures += [measure_charts.activity_over_the_data(run, f"activity-{slug}")]
             figures += [measure_charts.active_per_token(run, f"tokens-{slug}")]
             figures += [position_charts.density_by_position(run, f"position-{slug}")]
-        texts = [measure_tables.origin(run), " ".join(measure_tables.summary(run)), *measure_tables.notes(run)]
-        warnings, table = measure_tables.warnings(run), measure_tables.by_layer(run)
-        sections.append(_section(f"model-{slug}", run.name, figures, [table], texts=texts, warnings=warnings))
+        texts = [measure_sentences.origin(run), " ".join(measure_sentences.summary(run)), *measure_sentences.notes(run)]
+        warnings, tables = measure_sentences.warnings(run), [measure_tables.by_layer(run)]
+        if not is_dense(layers_of(run)):
+            tables.append(measure_tables.spread_by_layer(run))
+        sections.append(_section(f"model-{slug}", run.name, figures, tables, texts=texts, warnings=warnings))
     return sections
 
 

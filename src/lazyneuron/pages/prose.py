@@ -1,5 +1,6 @@
 """Numbers and lists as texts."""
 
+import math
 from collections.abc import Sequence
 
 from lazyneuron.pages.charts import rounded
@@ -28,3 +29,18 @@ def listed(texts: Sequence[str]) -> str:
 def number(value: float | None) -> str:
     """A number for a table cell, to four digits."""
     return "n/a" if value is None or rounded(value) is None else f"{value:.4g}"
+
+
+def integer(value: float) -> str:
+    return f"{value:,.0f}"
+
+
+def share(value: float) -> str:
+    """A fraction in percent to three digits, trailing zeros too, so that a column of them is even."""
+    size = 100 * abs(value)
+    decimals = max(0, 2 - math.floor(math.log10(float(f"{size:.3g}")))) if size else 0
+    return almost_all(value) or f"{100 * value:.{decimals}f}"
+
+
+def decimal(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 or value == round(value) else f"{value:.3g}"

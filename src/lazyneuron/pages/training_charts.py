@@ -1,17 +1,33 @@
-"""Charts of runs that trained a model: density, loss and accuracy."""
+"""Charts of runs that trained a model: density, how the activity is spread over neurons, loss and accuracy."""
 
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import altair as alt
 
 from lazyneuron.pages.axes import layer_axis, log_axis, step_axis
 from lazyneuron.pages.charts import Figure, Row, Run, rounded, run_title
-from lazyneuron.pages.panels import concat, grouped, layered, lines_with_ranges, reference, seed_field, tooltips
+from lazyneuron.pages.panels import (
+    concat,
+    grouped,
+    layered,
+    lines_with_ranges,
+    reference,
+    seed_field,
+    tooltip,
+    tooltips,
+)
 from lazyneuron.records.record import Record
 
 MAX_POINTS_PER_LINE = 300
+NEURONS = {
+    "never_fired": "never active",
+    "rarely_fired": "active at < 1 % of the tokens",
+    "hot_90": "make up 90 % of the activity",
+    "hot_99": "make up 99 % of the activity",
+}
 SPLITS = {"train": "training data", "eval": "evaluation data", "": "all data"}
 
 
@@ -58,6 +74,41 @@ def density_over_training(
         caption=f"Share of active neurons per MLP layer at each step, on {SPLITS[split]}. Both axes are logarithmic; "
         f"step 0 is the untrained model.{by_seed} Click a layer in the legend to single it out, "
         "beside the panels to see all.",
+        spec=concat(panels, pick="layer", legend_columns=6),
+    )
+
+
+def neurons_over_training(run: Run, name: str, compare: bool = False) -> Figure | None:
+    """Over the steps, how few neurons make up the activity and how many hardly take part: a panel for each and stack.
+
+    A step's tokens are few, so more neurons are never active here than over all data.
+    """
+    active = {(r.site, r.seed, r.step): r.value for r in run.pick("num_active") if r.split == "train"}
+    density = [r for r in run.pick("density") if r.split == "train" and r.value > 0]
+    sizes = {r.site: active[at] / r.value for r in density if (at := (r.site, r.seed, r.step)) in active}
+    rows = []
+    for what, title in NEURONS.items():
+        for r in run.pick(what):
+            if r.split == "train" and (size := sizes.get(r.site) if what.endswith("_fired") else 1):
+                rows.append(_density_row(run, replace(r, value=r.value / size)) | {"title": title})
+    if not rows:
+        return None
+    color, panels = alt.Color("layer:O", title="layer", sort="ascending"), []
+    for title, of_title in grouped(rows, "title"):
+        y = _percent_axis(of_title, "share of neurons (%)")
+        for stack, part in grouped(of_title, "stack"):
+            shown = tooltips("stack", "layer", "site", "step", "num_tokens", *seed_field(rows))
+            shown.append(tooltip("percent", "share of neurons (%)", ".4~g"))
+            marks = lines_with_ranges(
+                part, step_axis(_last(rows)), y, color, shown, detail=["seed:N", "site:N"], size=26
+            )
+            panels.append(layered(marks, " · ".join(filter(None, [title, stack]))))
+    return Figure(
+        name=name,
+        title=f"Hot and idle neurons while training: {run_title(run, with_label=compare)}",
+        caption="Share of each layer's neurons, over the tokens of one training step: those never active, those active "
+        "at less than 1 % of its tokens, and the fewest that make up 90 and 99 % of the activity. Zeros stand at the "
+        "foot. Click a layer in the legend to single it out, beside the panels to see all.",
         spec=concat(panels, pick="layer", legend_columns=6),
     )
 
