@@ -14,18 +14,25 @@ from lazyneuron.kernels.topk_cpu import threshold_of
 RELU, RELU_SQUARED, GELU, SILU = 1, 2, 3, 4
 _INFINITY = np.int32(0x7F800000)  # the bits of it
 _GELU_FORMS = 1e-3  # more than the two forms of GELU differ by
+_BF16 = 1.01 * 2.0**-8  # more than rounding to bf16 changes a number by, as a share of it
 
 
 @njit
-def screen(start, stop, xq_TD, sizes_T3, q_FD, scales_F3, bias_F, low_TF, high_TF):
-    """Bounds of the pre-activations of the neurons from start to stop."""
+def rounding_of(w_FD):
+    """The share of a number that rounding to the weight's dtype may change; 0 in fp32, whose bounds allow for it."""
+    return _BF16 if w_FD.itemsize == 2 else 0.0
+
+
+@njit
+def screen(start, stop, xq_TD, sizes_T3, q_FD, scales_F3, bias_F, low_TF, high_TF, rounding):
+    """Bounds of the pre-activations of the neurons from start to stop, also after `rounding`."""
     for f in range(start, stop):
         bias = bias_F[f] if len(bias_F) > 0 else np.float32(0)
         for t in range(len(xq_TD)):
             product = int_dot(q_FD[f], xq_TD[t])
             low, high = bounds(product, scales_F3[f, 0], scales_F3[f, 1], scales_F3[f, 2], bias, sizes_T3[t])
-            high_TF[t, f] = rounded_up(high)
-            low_TF[t, f] = rounded_down(low)
+            high_TF[t, f] = rounded_up(high + rounding * abs(high))
+            low_TF[t, f] = rounded_down(low - rounding * abs(low))
 
 
 @njit

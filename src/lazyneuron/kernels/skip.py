@@ -10,7 +10,9 @@
 
 Tokens are [T, D]; weights have one row a neuron, fp32 or bf16; sums are in fp32, results in the tokens' dtype. Each
 function is its meaning in plain PyTorch; the CPU's kernel follows it. A kernel that screens may compute more than the
-reference, whose result it agrees with after the activation and Top-k; it never drops what the exact answer needs.
+reference, whose result it agrees with after the activation and Top-k; it never drops what the exact answer needs. What
+is ranked is what a model in the tokens' dtype ranks: in bf16 rounded at each step, so that entries which only rounding
+makes equal are all kept. (Where a sum lies at the edge between two bf16 numbers, its order decides, here as in torch.)
 `reads`, int64 [2], is how many weight rows were read, and how many pairs of a token and a neuron needed them.
 """
 
@@ -81,12 +83,12 @@ def screened_up(
     Without `k` it matters where u > 0 or is NaN; with it, where the neuron is among the `k` of largest |act(u)|, or,
     in a gated MLP whose up projection is `other`, of largest |act(u) (x other^T + b)|.
     """
-    u_TF = _product(x_TD, up)
+    u_TF = _product(x_TD, up).to(x_TD.dtype)
     is_needed_TF = ~(u_TF <= 0)
     if k:
         h_TF = ACTIVATIONS[activation](u_TF)
-        is_needed_TF = topk.reference(h_TF if other is None else h_TF * _product(x_TD, other), k) != 0
-    return torch.where(is_needed_TF, u_TF, 0).to(x_TD.dtype), _reads(is_needed_TF)
+        is_needed_TF = topk.reference(h_TF if other is None else h_TF * _product(x_TD, other).to(h_TF.dtype), k) != 0
+    return torch.where(is_needed_TF, u_TF, 0), _reads(is_needed_TF)
 
 
 @screened_up.on_cpu
@@ -125,9 +127,9 @@ def largest_logits(x_TD: Tensor, head: Rows, k: int = 1) -> tuple[Tensor, Tensor
 
     A maximum inner product search: an entry is left out only if `k` others are certainly larger.
     """
-    logits_TV = _product(x_TD, head)
+    logits_TV = _product(x_TD, head).to(x_TD.dtype)
     is_needed_TV = ~(logits_TV < logits_TV.topk(k).values[:, -1:])
-    return torch.where(is_needed_TV, logits_TV, -torch.inf).to(x_TD.dtype), _reads(is_needed_TV)
+    return torch.where(is_needed_TV, logits_TV, -torch.inf), _reads(is_needed_TV)
 
 
 @largest_logits.on_cpu

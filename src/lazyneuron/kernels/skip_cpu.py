@@ -17,6 +17,7 @@ from lazyneuron.kernels.screening_cpu import (
     largest,
     products,
     recompute,
+    rounding_of,
     screen,
     wanted,
 )
@@ -52,23 +53,29 @@ def screened(
     high2_TF: F32,
     counts_P3: I64,
 ):
-    """Pre-activations where they may matter, else 0; Top-k ranks act(u), with `is_product` times `other`'s."""
+    """Pre-activations where they may matter, else 0; Top-k ranks act(u), with `is_product` times `other`'s.
+
+    What the model compares is rounded: in bf16 two neurons may tie that the exact values tell apart.
+    """
     p, (start, stop), keys = team.member, share(team, len(w_FD)), keys_PF[team.member]
+    rounding = rounding_of(w_FD) if k > 0 else 0.0
     u_TF[:, start:stop] = 0
     for t in range(p, len(x_TD), team.size):
         quantise_token(x_TD[t], xq_TD[t], sizes_T3[t])
         least_T[t] = 0
     barrier(team)
-    screen(start, stop, xq_TD, sizes_T3, q_FD, scales_F3, bias_F, low_TF, high_TF)
+    screen(start, stop, xq_TD, sizes_T3, q_FD, scales_F3, bias_F, low_TF, high_TF, rounding)
     if is_product:
-        screen(start, stop, xq_TD, sizes_T3, other_q_FD, other_scales_F3, other_bias_F, low2_TF, high2_TF)
+        screen(start, stop, xq_TD, sizes_T3, other_q_FD, other_scales_F3, other_bias_F, low2_TF, high2_TF, rounding)
         products(start, stop, kind, low_TF, high_TF, low2_TF, high2_TF)
     if k > 0:
         barrier(team)
         # Below the floor a smooth activation may be as large in magnitude left of 0.
         floor = np.float32(0 if is_product or kind <= RELU_SQUARED else (0.5 if kind == SILU else 0.3))
+        # Of both sides, each time that the model rounds after the pre-activation: twice in u * sigmoid(u).
+        shrunk = 1 - 2 * rounding * ((0, 1, 2, 2)[kind - 1] + is_product)
         for t in range(p, len(x_TD), team.size):
-            least = kth_bound(low_TF[t], keys, k)
+            least = np.float32(shrunk * kth_bound(low_TF[t], keys, k))
             least_T[t] = least if least >= floor else np.float32(-1)
         barrier(team)
     number, pairs = candidates(start, stop, high_TF, least_T, found_F)
@@ -98,7 +105,7 @@ def bounds(
         quantise_token(x_TD[t], xq_TD[t], sizes_T3[t])
     barrier(team)
     start, stop = share(team, len(q_FD))
-    screen(start, stop, xq_TD, sizes_T3, q_FD, scales_F3, bias_F, low_TF, high_TF)
+    screen(start, stop, xq_TD, sizes_T3, q_FD, scales_F3, bias_F, low_TF, high_TF, 0.0)
 
 
 @kernel
@@ -202,7 +209,7 @@ def largest_products(
     for t in range(p, len(x_TD), team.size):
         quantise_token(x_TD[t], xq_TD[t], sizes_T3[t])
     barrier(team)
-    screen(start, stop, xq_TD, sizes_T3, q_FD, scales_F3, bias_F, low_TF, high_TF)
+    screen(start, stop, xq_TD, sizes_T3, q_FD, scales_F3, bias_F, low_TF, high_TF, rounding_of(w_FD))
     for t in range(len(x_TD)):
         largest(low_TF[t, start:stop], kept_PTK[p, t])
     barrier(team)
