@@ -11,6 +11,7 @@ from lazyneuron.errors import LazyneuronError
 from lazyneuron.kernels.screen import Screen
 
 _DTYPES = (torch.float32, torch.bfloat16)
+_PARTS, _CALLS_BETWEEN, _CHUNK_ROWS = 64, 16, 1024
 
 
 class StaleScreenError(LazyneuronError):
@@ -69,6 +70,40 @@ class Rows:
         assert q_FD is not None
         assert scales_F3 is not None
         return cls(weight_FD, bias, Screen(q_FD, scales_F3, is_certified=len(screen) == 2))
+
+
+class Fingerprint:
+    """Notices edits of a weight [F, D] that torch does not count, as those through `.data`, without reading all of it.
+
+    Each call compares 64 entries from all over the weight, so that an edit of all of it is seen at once. One call in 16
+    compares a sum of each row of a 64th of the rows, every entry times an odd number: any other edit is seen within
+    1,024 calls.
+    """
+
+    def __init__(self, weight_FD: Tensor) -> None:
+        generator = torch.Generator().manual_seed(0)
+        (F, D), bits_FD = weight_FD.shape, _bits(weight_FD)
+        self._places = torch.linspace(0, F - 1, _PARTS).long() * D + torch.randint(D, (_PARTS,), generator=generator)
+        self._entries = bits_FD.take(self._places)
+        self._factors = 2 * torch.randint(2**14, (D,), generator=generator, dtype=bits_FD.dtype) + 1
+        self._sums = torch.cat([(part * self._factors).sum(-1) for part in bits_FD.split(_CHUNK_ROWS)])
+        self._num_calls = 0
+
+    def calls_since_edit(self, weight_FD: Tensor) -> int | None:
+        """After how many calls at most an edit is seen by this one, 0 if at once; None if none is seen."""
+        bits_FD = _bits(weight_FD)
+        self._num_calls += 1
+        if not torch.equal(bits_FD.take(self._places), self._entries):
+            return 0
+        rounds, rest = divmod(self._num_calls, _CALLS_BETWEEN)
+        part = slice(rounds % _PARTS, None, _PARTS)
+        if rest or torch.equal((bits_FD[part] * self._factors).sum(-1), self._sums[part]):
+            return None
+        return min(self._num_calls, _CALLS_BETWEEN * _PARTS)
+
+
+def _bits(weight_FD: Tensor) -> Tensor:
+    return weight_FD.view(torch.int32 if weight_FD.dtype == torch.float32 else torch.int16)
 
 
 @dataclass
