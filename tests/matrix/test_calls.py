@@ -1,0 +1,146 @@
+"""{model families} x {ways to call a batch}: `watch` counts what the sequences do one by one, by hooks of this test.
+
+After a row of a batch has ended, `generate` goes on with pads, which do not count. The row's end token does, if it was
+fed back to the model, as it would in one pass over the finished sequence; the last token of the longest row never is.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import lazyneuron as lazy
+from tests.matrix.calls import Single, decode, translate
+from tests.matrix.families import FAMILIES, Family
+
+MARGIN = 1e-7  # no pre-activation is closer to 0, so rounding decides nothing
+CALLS = ("right pad", "left pad", "packed", "cache", "generate", "labels", "4-D", "dictionary")
+
+
+def by_hand(model: nn.Module, family: Family, singles: list[Single]) -> dict[str, list[Tensor]]:
+    """For each down projection its activation maps [S, F], one of each sequence run alone."""
+    found: dict[str, list[Tensor]] = {}
+    handles = [
+        module.register_forward_pre_hook(lambda m, args, name=name: found.setdefault(name, []).append(args[0]))
+        for name, module in model.named_modules()
+        if re.search(family.down, name)
+    ]
+    for single in singles:
+        model(**single)
+    for handle in handles:
+        handle.remove()
+    return {name: [h.reshape(-1, h.shape[-1]) for h in maps] for name, maps in found.items()}
+
+
+def counts(maps: list[Tensor]) -> dict[str, Any]:
+    """What `watch` should have counted of these maps."""
+    active = [h != 0 for h in maps]
+    pairs = [(a[1:] & a[:-1], a[1:] | a[:-1]) for a in active]
+    longest = max(map(len, maps))
+    at = [[a[i] for a in active if i < len(a)] for i in range(longest)]
+    per_token = torch.cat([a.sum(1) for a in active])
+    return {
+        "firing": sum(a.sum(0) for a in active).tolist(),
+        "tokens": sum(map(len, maps)),
+        "active": per_token.bincount(minlength=maps[0].shape[1] + 1).tolist(),
+        "position": [[sum(int(row.sum()) for row in rows), len(rows)] for rows in at],
+        "overlap": [sum(int(pair[i].sum()) for pair in pairs) for i in (0, 1)],
+    }
+
+
+def counted(probe: lazy.Probe, site: str) -> dict[str, Any]:
+    state = probe.state()
+    position = state[f"{site}/position"]
+    return {
+        "firing": state[site][:-2].tolist(),
+        "tokens": probe.num_tokens[site],
+        "active": state[f"{site}/active"].tolist(),
+        "position": position[: int(position[:, 1].count_nonzero())].tolist(),
+        "overlap": state[f"{site}/overlap"].tolist(),
+    }
+
+
+# fmt: off
+NOT_YET: dict[str, tuple[str, ...]] = {
+    "left pad": (
+        "GPT-2", "OPT", "Llama", "Mistral", "Qwen3",
+        "Gemma 3", "GPT-NeoX", "Mixtral", "Phi", "Falcon",
+        "BERT", "DistilBERT", "XLNet", "nn.TransformerEncoder", "nn.TransformerEncoder, sequence first",
+        "T5",
+    ),
+    "packed": (
+        "GPT-2", "Llama", "Mistral", "Qwen3", "Gemma 3",
+        "GPT-NeoX", "Phi",
+    ),
+    "cache": (
+        "GPT-2", "OPT", "Llama", "Mistral", "Qwen3",
+        "Gemma 3", "GPT-NeoX", "Mixtral", "Phi", "Falcon",
+        "T5", "BART", "Marian",
+    ),
+    "generate": (
+        "GPT-2", "OPT", "Llama", "Mistral", "Qwen3",
+        "Gemma 3", "GPT-NeoX", "Mixtral", "Phi", "Falcon",
+        "T5", "BART", "Marian",
+    ),
+    "4-D": (
+        "GPT-2", "OPT", "Llama", "Mistral", "Qwen3",
+        "Gemma 3", "GPT-NeoX", "Mixtral", "Phi", "Falcon",
+        "BERT", "DistilBERT",
+    ),
+    "dictionary": (
+        "Qwen3", "Gemma 3",
+    ),
+    "right pad": (
+        "Mixtral", "XLNet", "nn.TransformerEncoder, sequence first",
+    ),
+    "labels": (
+        "Mixtral", "T5", "BART", "Marian",
+    ),
+}
+"""Cells that are counted wrongly today."""
+# fmt: on
+
+
+def cells() -> Iterator[Any]:
+    for name, family in FAMILIES.items():
+        for call in CALLS:
+            marks = [pytest.mark.skip(reason=family.lacks[call])] if call in family.lacks else []
+            marks += [pytest.mark.xfail(strict=True)] if name in NOT_YET.get(call, ()) else []
+            yield pytest.param(name, call, marks=marks, id=f"{name}-{call}")
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
+@pytest.mark.parametrize(("name", "call"), [*cells()])
+@torch.no_grad()
+def test_a_batch_counts_as_its_sequences_one_by_one(name: str, call: str) -> None:
+    family = FAMILIES[name]
+    torch.manual_seed(0)
+    model: Any = family.build().double().eval()
+    for parameter in model.parameters():  # large enough for maps to differ from token to token
+        parameter.mul_(4) if parameter.dim() > 1 else parameter
+    make = translate if getattr(getattr(model, "config", None), "is_encoder_decoder", False) else decode
+    with lazy.watch(model, statistics=["active", "position", "overlap"]) as probe:
+        singles = make(model, call)
+    if not family.down:  # experts: a row of their map is a token at an expert
+        with lazy.watch(model, probe.sites) as alone:
+            for single in singles:
+                model(**single)
+        for site in probe.sites:
+            assert torch.equal(probe.state()[site.name], alone.state()[site.name])
+            assert 0 < probe.density[site.name] < 1
+        return
+    hand = by_hand(model, family, singles)
+    assert {site.down.removesuffix(".weight") for site in probe.sites} == hand.keys()
+    for site in probe.sites:
+        maps = hand[site.down.removesuffix(".weight")]
+        assert min(float(h[h != 0].abs().min()) for h in maps if h.any()) > MARGIN
+        assert counted(probe, site.name) == counts(maps), site.name
+
+
+def test_every_cell_is_tested_or_has_a_reason() -> None:
+    assert len(FAMILIES) >= 16
+    assert all(call in CALLS and why for family in FAMILIES.values() for call, why in family.lacks.items())
+    assert all(any(call not in family.lacks for family in FAMILIES.values()) for call in CALLS)
