@@ -59,6 +59,10 @@ CASES = {
     "count, halves": Case(
         count_map, lambda p: (p.h[None], p.h[None, :, 0] != 1, True, True, True, p.h[None, :, 0] > 0)
     ),
+    "count, pairs": Case(
+        count_map,
+        lambda p: (p.h[None], p.h[None, :, 0] != 1, False, False, True, None, p.x[None, :, 0] > 0),
+    ),
     "sparse down": Case(skip.sparse_down, lambda p: (p.h, p.down, p.bias)),
     "sparse down of nothing": Case(skip.sparse_down, lambda p: (p.h * 0, p.down)),
     "dense up": Case(skip.dense_up, lambda p: (p.x, p.up)),

@@ -92,6 +92,20 @@ def test_kernel_and_reference_agree_and_chunks_do_not_matter(kind, shape, dtype)
         assert torch.equal(tokens, whole[1] * kept[:, None, None])
 
 
+@pytest.mark.parametrize("at_a_time", [2**30, 37, 1])
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_only_the_given_pairs_are_compared(kernel, at_a_time):
+    """And only those of two real tokens of one row, whatever is given."""
+    torch.manual_seed(2)
+    h, is_real, is_pair = torch.randn(3, 20, 37) > 1, torch.rand(3, 20) > 0.2, torch.rand(3, 20) > 0.4
+    is_pair[:, 0] = True
+    tokens = by_chunks(KERNELS[kernel], at_a_time, h.float(), is_real, False, False, True, None, is_pair)[1]
+    shared = dict(zip(PER_TOKEN, tokens, strict=True))["shared"].tolist()
+    for b, s in itertools.product(range(3), range(20)):
+        is_compared = s > 0 and bool(is_pair[b, s] and is_real[b, s] and is_real[b, s - 1])
+        assert shared[b][s] == is_compared * int((h[b, s] & h[b, s - 1]).sum())
+
+
 class Allocated(TorchDispatchMode):
     """Sums the bytes of every new tensor that operators give back."""
 

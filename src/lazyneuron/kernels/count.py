@@ -19,44 +19,52 @@ class Counts:
     """What one call's activation maps hold: B sequences of S tokens with F neurons, padding counted nowhere.
 
     `firing_HF` is how often each neuron was active: H is 1, or 2 where the halves of the data are counted apart.
-    `tokens` has an int64 [B, S] for each name of `PER_TOKEN`, zero for those that were not asked for. `num_sequences`
-    is how many of the B have a real token.
+    `tokens` has an int64 [B, S] for each name of `PER_TOKEN`, zero for those that were not asked for. `is_pair_BS` is
+    True at tokens that "shared" compares with the one before them.
     """
 
     firing_HF: Tensor
     tokens: dict[str, Tensor]
     is_real_BS: Tensor
-
-    @property
-    def num_sequences(self) -> Tensor:
-        return self.is_real_BS.any(1).sum()
+    is_pair_BS: Tensor
 
 
 def count(
     h_BSF: Tensor,
-    is_real_BS: Tensor | None,
+    is_real_BS: Tensor | None = None,
+    is_pair_BS: Tensor | None = None,
+    is_second_BS: Tensor | None = None,
     *,
     relative: bool,
     energy: bool,
     shared: bool,
-    num_before: Tensor | None = None,
 ) -> Counts:
     """Count the maps of one call; `is_real_BS` is False at padding (None: all tokens are real).
 
-    Given `num_before`, the sequences of earlier calls, every second sequence is the second half of the data.
+    `is_pair_BS` is True at tokens that directly follow the one before them in their row (None: wherever both are real),
+    `is_second_BS` at those of the second half of the data (None: it is not counted apart).
     """
     is_real_BS = h_BSF.new_ones(h_BSF.shape[:2], dtype=torch.bool) if is_real_BS is None else is_real_BS
-    is_second_BS = None
-    if num_before is not None:
-        place_B = num_before + is_real_BS.any(1).cumsum(0) - 1
-        is_second_BS = (place_B % 2 == 1)[:, None].expand_as(is_real_BS)
-    firing_HF, tokens_CBS = count_map(h_BSF, is_real_BS, relative, energy, shared, is_second_BS)
-    return Counts(firing_HF, dict(zip(PER_TOKEN, tokens_CBS.unbind(), strict=True)), is_real_BS)
+    is_pair_BS = _pairs(is_real_BS, is_pair_BS) if shared else is_real_BS
+    firing_HF, tokens_CBS = count_map(h_BSF, is_real_BS, relative, energy, shared, is_second_BS, is_pair_BS)
+    return Counts(firing_HF, dict(zip(PER_TOKEN, tokens_CBS.unbind(), strict=True)), is_real_BS, is_pair_BS)
+
+
+def _pairs(is_real_BS: Tensor, is_pair_BS: Tensor | None) -> Tensor:
+    """The given pairs whose tokens are both real and of one row."""
+    is_pair = is_real_BS & pad(is_real_BS[:, :-1], (1, 0))
+    return is_pair if is_pair_BS is None else is_pair & is_pair_BS
 
 
 @Operator
 def count_map(
-    h_BSF: Tensor, is_real_BS: Tensor, relative: bool, energy: bool, shared: bool, is_second_BS: Tensor | None = None
+    h_BSF: Tensor,
+    is_real_BS: Tensor,
+    relative: bool,
+    energy: bool,
+    shared: bool,
+    is_second_BS: Tensor | None = None,
+    is_pair_BS: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """How often each neuron is active, int64 [1, F], and per token the counts of `PER_TOKEN`, int64 [7, B, S].
 
@@ -64,21 +72,29 @@ def count_map(
     active: strictly nonzero entries. nan: NaN entries, which enter no other count. relative: entries of at least 1 % of
     the token's largest magnitude; with it, positive: entries above zero. energy_90, energy_99: the fewest entries that
     hold that share of the token's energy (sum of squares, in float64), 0 for a token of zeros. shared: neurons active
-    at this token and at the one before it in its sequence, 0 at the first and beside padding. At padding all are 0, as
-    are those not asked for.
+    at this token and at the one before it in its row, 0 at the first, beside padding and where `is_pair_BS` is False.
+    At padding all are 0, as are those not asked for.
     """
-    return by_chunks(_count_rows, _ENTRIES_AT_A_TIME, h_BSF, is_real_BS, relative, energy, shared, is_second_BS)
+    wanted = (relative, energy, shared, is_second_BS, is_pair_BS)
+    return by_chunks(_count_rows, _ENTRIES_AT_A_TIME, h_BSF, is_real_BS, *wanted)
 
 
 @count_map.on_cpu
 def _(
-    h_BSF: Tensor, is_real_BS: Tensor, relative: bool, energy: bool, shared: bool, is_second_BS: Tensor | None = None
+    h_BSF: Tensor,
+    is_real_BS: Tensor,
+    relative: bool,
+    energy: bool,
+    shared: bool,
+    is_second_BS: Tensor | None = None,
+    is_pair_BS: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
+    wanted = (relative, energy, shared, is_second_BS, is_pair_BS)
     if h_BSF.dtype == torch.float64:
-        return count_map.reference(h_BSF, is_real_BS, relative, energy, shared, is_second_BS)
+        return count_map.reference(h_BSF, is_real_BS, *wanted)
     is_read_in_place = h_BSF.dtype == torch.float32 and h_BSF.is_contiguous()
     at_a_time = h_BSF.numel() if is_read_in_place else _ENTRIES_AT_A_TIME
-    return by_chunks(_count_rows_on_cpu, at_a_time, h_BSF, is_real_BS, relative, energy, shared, is_second_BS)
+    return by_chunks(_count_rows_on_cpu, at_a_time, h_BSF, is_real_BS, *wanted)
 
 
 def by_chunks(
@@ -90,12 +106,13 @@ def by_chunks(
     energy: bool,
     shared: bool,
     is_second_BS: Tensor | None = None,
+    is_pair_BS: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Run `count_rows` over some tokens at a time, so that what it needs besides the map stays small.
 
     `count_rows(h_RF, is_real_T, is_pair_T, is_second_T, lead, relative, energy, shared)` counts the last T rows of
-    R = lead + T, in full precision; a lead of 1 shows it the token before, and `is_pair_T` says which tokens have a
-    real one there.
+    R = lead + T, in full precision; a lead of 1 shows it the token before, and `is_pair_T` says which tokens are
+    compared with it.
     """
     if not h_BSF.is_floating_point():
         raise ValueError(f"an activation map holds floating point numbers; got {h_BSF.dtype}")
@@ -103,7 +120,7 @@ def by_chunks(
         seen = f"{is_real_BS.dtype} {tuple(is_real_BS.shape)}"
         raise ValueError(f"is_real_BS must be bool of shape {tuple(h_BSF.shape[:-1])}; got {seen}")
     h_TF, is_real_T = h_BSF.flatten(0, 1), is_real_BS.flatten()
-    is_pair_BS = pad(is_real_BS[:, :-1], (1, 0)) & is_real_BS if shared else is_real_BS
+    is_pair_T = (_pairs(is_real_BS, is_pair_BS) if shared else is_real_BS).flatten()
     is_second_T = None if is_second_BS is None else is_second_BS.flatten()
     step = max(1, entries_at_a_time // max(1, h_TF.shape[1]))
     num_halves = 1 if is_second_T is None else 2
@@ -113,8 +130,8 @@ def by_chunks(
         lead, part = int(start > 0), slice(start, start + step)
         h_RF = h_TF[start - lead : start + step]
         h_RF = h_RF if h_RF.dtype == torch.float64 else h_RF.float()
-        is_pair_T, second = is_pair_BS.flatten()[part], None if is_second_T is None else is_second_T[part]
-        firing, found = count_rows(h_RF, is_real_T[part], is_pair_T, second, lead, relative, energy, shared)
+        second = None if is_second_T is None else is_second_T[part]
+        firing, found = count_rows(h_RF, is_real_T[part], is_pair_T[part], second, lead, relative, energy, shared)
         firing_HF += firing
         tokens.append(found)
     tokens_CT = torch.cat(tokens, 1) if tokens else firing_HF.new_zeros(len(PER_TOKEN), 0)

@@ -17,6 +17,7 @@ from lazyneuron.maps.bare_products import BareMaps
 from lazyneuron.maps.dropout import dropouts_inside
 from lazyneuron.maps.owners import Layout
 from lazyneuron.maps.padding import Padding
+from lazyneuron.maps.sequences import Sequences
 from lazyneuron.maps.tokens import Tokens
 from lazyneuron.sites import (
     NoSitesError,
@@ -39,8 +40,8 @@ class MapHooks:
 
     Sites that are not given as a list are found in the model's first call. Left out are dry runs, the second forward
     pass of gradient checkpointing, and copies of the model; with `needs_grad` also calls without gradients. With
-    `is_first`, maps are seen before existing hooks change them. Closing warns of bare down weights that no product was
-    seen with, unless `warns` is False.
+    `is_first`, maps are seen before existing hooks change them; with `has_places` their tokens know their positions and
+    neighbours. Closing warns of bare down weights that no product was seen with, unless `warns` is False.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class MapHooks:
         *,
         is_first: bool = False,
         needs_grad: bool = False,
+        has_places: bool = False,
         warns: bool = True,
     ) -> None:
         self.sites = None if sites is None or isinstance(sites, str) else [*sites]
@@ -63,6 +65,7 @@ class MapHooks:
         self._bare: list[BareMaps] = []
         self._before_dropout: dict[str, tuple[weakref.ref[Tensor], Tensor]] = {}
         self._padding = Padding(model)
+        self._sequences = Sequences(model, has_places)
 
     def known_sites(self) -> list[Site]:
         """The sites; RuntimeError before they are known."""
@@ -102,6 +105,7 @@ class MapHooks:
         for kept in (self._handles, self._bare, self._attached, self._before_dropout, self._has_grad):
             kept.clear()
         self._padding.end()
+        self._sequences.close()
         forget_compiled()
         if unseen and self._warns and not is_error:
             warnings.warn(f"no product with the bare down weight was seen at {', '.join(unseen)}", stacklevel=3)
@@ -124,6 +128,7 @@ class MapHooks:
 
     def _on_call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._padding.begin(module, args, kwargs)
+        self._sequences.begin(args, kwargs)
         self._has_grad.append(torch.is_grad_enabled())
         if self._must_find:
             self._found(find_sites_in_call(module, args, kwargs))
@@ -131,6 +136,7 @@ class MapHooks:
 
     def _on_return(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         self._padding.end()
+        self._sequences.end(output)
         del self._has_grad[-1:]
 
     def _on_encoder(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -201,7 +207,7 @@ class MapHooks:
         if h.size(-1) != site.d_ff:
             raise ValueError(f"site {site.name!r}: {site.down} got {h.size(-1)} neurons, the site has {site.d_ff}")
         with torch.inference_mode(False), torch.no_grad():
-            self._on_map(site, *self._padding.split(site, h.detach()))
+            self._on_map(site, *self._sequences.place(site, *self._padding.split(site, h.detach())))
 
 
 def _below(prefix: str, site: Site) -> Site:

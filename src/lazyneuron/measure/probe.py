@@ -12,8 +12,9 @@ from lazyneuron.errors import UsageError
 from lazyneuron.kernels.count import count
 from lazyneuron.maps.attach import MapHooks
 from lazyneuron.maps.tokens import Tokens
+from lazyneuron.measure.following import across_calls, second_half
 from lazyneuron.measure.readings import Readings
-from lazyneuron.measure.statistics import STATISTICS
+from lazyneuron.measure.statistics import STATISTICS, Seen
 from lazyneuron.sites import Site, SiteChoice, unwrap
 
 
@@ -33,9 +34,18 @@ def watch(
     compiled models are recompiled, with a graph break at each site, on entering and again on leaving.
 
     Every token that an MLP processes counts once, also under gradient checkpointing. Padding does not count; it is read
-    from the `attention_mask` (and `decoder_attention_mask`) that `model` is called with. In training mode a map is
-    taken from before the `nn.Dropout` in front of the down projection; neurons that a functional dropout zeroes there
-    count as inactive.
+    from the `attention_mask` (and `decoder_attention_mask`) that `model` is called with. Nor does what a row is fed
+    after its end: in transformers' `generate` its own list of finished rows decides; in other calls that continue a
+    cache, `pad_token_id` and further `eos_token_id` tokens of the model's configuration are padding after an end token.
+    The end token itself counts once it is fed, a rejected guess of speculative decoding counts as well, and without a
+    cache each step counts all tokens that it processes again. In training mode a map is taken from before the
+    `nn.Dropout` in front of the down projection; neurons that a functional dropout zeroes there count as inactive.
+
+    Calls that continue a cache give the counts of one pass over the finished sequences, in every statistic. A cache
+    that something other than the model changed since its last call (a beam search that reorders rows, cropping, a copy)
+    keeps its positions, from the attention mask or its length, but its next tokens have no neighbour before them and
+    are new sequences to "halves". Of a cache without a length (a tuple, a recurrent state) positions are then unknown
+    and left out.
 
     How often each neuron fires is always counted. `statistics` adds, from cheap to expensive: "active" (histogram of
     active neurons per token), "position" (density by position in the sequence), "overlap" (neurons that neighbouring
@@ -69,8 +79,10 @@ class Probe(Readings):
         names = [*STATISTICS] if statistics == "all" else list(dict.fromkeys(statistics))
         if unknown := [name for name in names if name not in STATISTICS]:
             raise ValueError(f"no statistic {unknown[0]!r}: choose from {', '.join(STATISTICS)}")
-        self._hooks = MapHooks(model, sites, self._count, is_first=before_selection, needs_grad=needs_grad)
         self._statistics = [STATISTICS[name] for name in names]
+        has_places = any(statistic.has_places for statistic in self._statistics)
+        options = {"is_first": before_selection, "needs_grad": needs_grad, "has_places": has_places}
+        self._hooks = MapHooks(model, sites, self._count, **options)
         needs = {statistic.needs for statistic in self._statistics}
         self._needs = {need: need in needs for need in ("relative", "energy", "shared")}
         self._has_halves = "halves" in names
@@ -163,16 +175,19 @@ class Probe(Readings):
         self._hooks.close(is_error=error is not None)
 
     def _count(self, site: Site, h_BSF: Tensor, tokens: Tokens) -> None:
-        halves = f"{site.name}/halves"
-        num_before = self._on_device(halves, (site.d_ff + 1,), h_BSF.device)[-1] if self._has_halves else None
-        found = count(h_BSF, tokens.is_real_BS, **self._needs, num_before=num_before)
+        is_second_BS = num_sequences = None
+        if self._has_halves:
+            num_before = self._on_device(f"{site.name}/halves", (site.d_ff + 1,), h_BSF.device)[-1]
+            is_second_BS, num_sequences = second_half(site.name, h_BSF.shape[:2], tokens, num_before)
+        found = count(h_BSF, tokens.is_real_BS, tokens.is_pair_BS, is_second_BS, **self._needs)
         firing = self._on_device(site.name, (site.d_ff + 2,), h_BSF.device)
-        for firing_F in found.firing_HF:
-            firing[:-2] += firing_F
+        firing[:-2] += found.firing_HF.sum(0)
         firing[-2:] += torch.stack([found.is_real_BS.sum(), found.tokens["nan"].sum()])
+        across = across_calls(site.name, h_BSF, tokens) if self._needs["shared"] else None
+        seen = Seen(found, tokens, num_sequences, across)
         for statistic in self._statistics:
             kept = self._on_device(f"{site.name}/{statistic.name}", statistic.shape(site.d_ff), h_BSF.device)
-            statistic.add(kept, found)
+            statistic.add(kept, seen)
 
     def _on_device(self, name: str, shape: tuple[int, ...], device: torch.device, move: bool = True) -> Tensor:
         counts = self._counts.get(name)

@@ -75,8 +75,9 @@ class Readings(ABC):
     def hot_overlap(self, share: float = 0.9) -> dict[str, float]:
         """Hot neurons of both halves of the data over those of either (Jaccard), per site; needs "halves".
 
-        Every second sequence that a site sees (a row of its map with a real token; with a cache, a step of a sequence)
-        is of the second half. With `share` 1 the sets are the neurons that ever fired. nan where neither half has any.
+        Every second sequence that a site sees (a row of its map with a real token, or a document of a packed row) is of
+        the second half, in all calls that continue it. With `share` 1 the sets are the neurons that ever fired. nan
+        where neither half has any.
         """
         found = {}
         for name, firing in self._firing().items():
@@ -107,8 +108,10 @@ class Readings(ABC):
     def density_by_position(self) -> dict[str, Tensor]:
         """Density at each position of the sequence, float64 [positions seen] per site; needs "position".
 
-        Positions count from 0 and include padding; the last of 4,096 holds all positions beyond. In a model that
-        flattens (batch, sequence) before its MLPs they are known only with an attention mask.
+        A position is the number of real tokens before it in its sequence: padding on the left shifts none, a cache
+        continues them, and each document of a packed row (`position_ids` that start again, `cu_seqlens`) begins at 0.
+        The last of 4,096 holds all positions beyond; tokens whose position is unknown (see `watch`) are left out. In a
+        model that flattens (batch, sequence) before its MLPs they are known only with an attention mask.
         """
         found = {}
         for site in self.sites:
@@ -119,7 +122,11 @@ class Readings(ABC):
 
     @property
     def overlap(self) -> dict[str, float]:
-        """Neurons active at both of two neighbouring tokens, over those active at either (Jaccard); needs "overlap"."""
+        """Neurons active at both of two neighbouring tokens, over those active at either (Jaccard); needs "overlap".
+
+        Neighbours are of one sequence: a token and the one after it, also in the next call with the same cache, and
+        never of two documents of a packed row.
+        """
         return {name: _ratio(both, either) for name, (both, either) in self._kept("overlap").items()}
 
     def _firing(self) -> dict[str, Tensor]:

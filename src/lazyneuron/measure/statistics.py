@@ -1,7 +1,7 @@
 """Streaming statistics of activation maps: integer counts that add up over batches, calls and ranks.
 
 Counts of a token do not depend on other tokens (except the neighbours of `overlap`), so it does not matter how the data
-are split into batches and ranks; only `halves` follows the order in which a probe sees sequences.
+are split into batches, calls with a cache, and ranks; only `halves` follows the order in which a probe sees sequences.
 """
 
 import math
@@ -13,49 +13,69 @@ import torch
 from torch import Tensor
 
 from lazyneuron.kernels.count import Counts
+from lazyneuron.maps.tokens import Tokens
 
 MAX_POSITIONS = 4096
 
 
 @dataclass(frozen=True)
+class Seen:
+    """The maps of a site in one call, their tokens, and what was counted; its neurons active `across` calls."""
+
+    counts: Counts
+    tokens: Tokens
+    num_sequences: Tensor | None = None
+    across: Tensor | None = None
+
+
+@dataclass(frozen=True)
 class Statistic:
     """Its name, what `count` must compute for it ("relative", "energy", "shared", "halves" or ""), the shape of its
-    int64 counts given d_ff, and how to add a call's counts to them."""
+    int64 counts given d_ff, and how to add a call's counts, with places of their tokens if it `has_places`."""
 
     name: str
     needs: str
     shape: Callable[[int], tuple[int, ...]]
-    add: Callable[[Tensor, Counts], object]
+    add: Callable[[Tensor, Seen], object]
+    has_places: bool = False
 
 
 def _histogram(name: str, needs: str = "") -> Statistic:
     """Number of tokens for each value, from 0 to d_ff, of a count per token."""
 
-    def add(histogram: Tensor, counts: Counts) -> None:
-        histogram.scatter_add_(0, counts.tokens[name].flatten(), counts.is_real_BS.flatten().long())
+    def add(histogram: Tensor, seen: Seen) -> None:
+        values = seen.counts.tokens[name].flatten()
+        histogram.scatter_add_(0, values, seen.counts.is_real_BS.flatten().long())
 
     return Statistic(name, needs, lambda d_ff: (d_ff + 1,), add)
 
 
-def _by_position(both_P2: Tensor, counts: Counts) -> None:
+def _by_position(both_P2: Tensor, seen: Seen) -> None:
     """Active neurons and tokens at each position in the sequence, [positions, 2]; the last row holds all beyond."""
-    both_S2 = torch.stack([counts.tokens["active"].sum(0), counts.is_real_BS.sum(0)], -1)
-    both_P2[: len(both_S2)] += both_S2[:MAX_POSITIONS]
-    both_P2[-1] += both_S2[MAX_POSITIONS:].sum(0)
+    active_BS, is_real_BS = seen.counts.tokens["active"], seen.counts.is_real_BS
+    if (place_BS := seen.tokens.position_BS) is None:
+        both_S2 = torch.stack([active_BS.sum(0), is_real_BS.sum(0)], -1)
+        both_P2[: len(both_S2)] += both_S2[:MAX_POSITIONS]
+        both_P2[-1] += both_S2[MAX_POSITIONS:].sum(0)
+        return
+    both_BS2 = torch.stack([active_BS, is_real_BS.long()], -1) * (place_BS >= 0)[..., None]
+    both_P2.index_add_(0, place_BS.flatten().clamp(0, MAX_POSITIONS - 1), both_BS2.flatten(0, 1))
 
 
-def _overlap(both_and_either: Tensor, counts: Counts) -> None:
+def _overlap(both_and_either: Tensor, seen: Seen) -> None:
     """Neurons active at both of two neighbouring real tokens, and at either, summed over all such pairs: [2]."""
-    active, is_real = counts.tokens["active"], counts.is_real_BS
-    both = counts.tokens["shared"].sum()
-    of_pairs = ((active[:, 1:] + active[:, :-1]) * (is_real[:, 1:] & is_real[:, :-1])).sum()
+    active, both = seen.counts.tokens["active"], seen.counts.tokens["shared"].sum()
+    of_pairs = ((active[:, 1:] + active[:, :-1]) * seen.counts.is_pair_BS[:, 1:]).sum()
     both_and_either += torch.stack([both, of_pairs - both])
+    if seen.across is not None:
+        both_and_either += seen.across
 
 
-def _halves(second_and_sequences: Tensor, counts: Counts) -> None:
+def _halves(second_and_sequences: Tensor, seen: Seen) -> None:
     """How often each neuron was active in the second half of the data, and sequences in both halves: [F + 1]."""
-    second_and_sequences[:-1] += counts.firing_HF[1]
-    second_and_sequences[-1] += counts.num_sequences
+    second_and_sequences[:-1] += seen.counts.firing_HF[1]
+    if seen.num_sequences is not None:
+        second_and_sequences[-1] += seen.num_sequences
 
 
 STATISTICS = {
@@ -66,9 +86,9 @@ STATISTICS = {
         _histogram("positive", "relative"),
         _histogram("energy_90", "energy"),
         _histogram("energy_99", "energy"),
-        Statistic("position", "", lambda d_ff: (MAX_POSITIONS, 2), _by_position),
-        Statistic("overlap", "shared", lambda d_ff: (2,), _overlap),
-        Statistic("halves", "halves", lambda d_ff: (d_ff + 1,), _halves),
+        Statistic("position", "", lambda d_ff: (MAX_POSITIONS, 2), _by_position, True),
+        Statistic("overlap", "shared", lambda d_ff: (2,), _overlap, True),
+        Statistic("halves", "halves", lambda d_ff: (d_ff + 1,), _halves, True),
     )
 }
 HISTOGRAMS = ("active", "relative", "positive", "energy_90", "energy_99")
