@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lazyneuron.errors import UsageError
-from lazyneuron.kernels.topk import group_topk, statistical_topk, threshold, topk
+from lazyneuron.kernels.topk import group_topk, statistical_topk, threshold, topk, topk_straight_through
 from lazyneuron.sites import Site
 
 Form = Literal["spark", "gemma3n"]
@@ -81,9 +81,7 @@ class TopK(Selection):
         k = self.k_of(h.shape[-1])
         if k == h.shape[-1]:
             return h
-        if self.straight_through and torch.is_grad_enabled() and h.requires_grad:
-            return _topk_straight_through(h, k)
-        return topk(h, k)
+        return topk_straight_through(h, k) if self.straight_through else topk(h, k)
 
     def check(self, site: Site) -> None:
         if (k := self.k_of(site.d_ff)) > site.d_ff:
@@ -252,16 +250,6 @@ def selection_from_dict(written: Mapping[str, Any]) -> Selection:
         return made(**values)
     except TypeError as error:
         raise ValueError(f"a selection of kind {written['kind']!r} cannot be read from {dict(written)}") from error
-
-
-# A custom operator, because dynamo warns about `autograd.Function` (torch 2.13).
-@torch.library.custom_op("lazyneuron::topk_straight_through", mutates_args=())
-def _topk_straight_through(h: Tensor, k: int) -> Tensor:
-    return topk(h, k)
-
-
-_topk_straight_through.register_fake(lambda h, k: torch.empty_like(h))
-_topk_straight_through.register_autograd(lambda ctx, grad: (grad, None))
 
 
 def _check_count(number: Any, needs: str) -> None:

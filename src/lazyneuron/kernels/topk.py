@@ -8,8 +8,6 @@
 NaN counts as larger than infinity, so it is kept, never hidden. Gradients reach the entries that stayed nonzero.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -34,7 +32,7 @@ def topk(h: Tensor, k: int) -> Tensor:
 
 
 @topk.on_cpu
-def _(h: Tensor, k: int) -> Tensor:
+def _topk_on_cpu(h: Tensor, k: int) -> Tensor:
     if h.dtype not in _SHIFTS:
         return topk.reference(h, k)
     _check(h, k)
@@ -47,16 +45,17 @@ def _(h: Tensor, k: int) -> Tensor:
     return out
 
 
-def _save(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
-    ctx.save_for_backward(output)
+@Operator
+def topk_straight_through(h: Tensor, k: int) -> Tensor:
+    """`topk`, but the gradient reaches every entry unchanged."""
+    return topk.reference(h, k)
 
 
-def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-    (kept,) = ctx.saved_tensors
-    return torch.where(kept != 0, grad, 0), None
-
-
-topk.differentiate(_backward, _save)
+topk_straight_through.on_cpu(_topk_on_cpu)
+topk.differentiate(lambda kept, t: torch.where(kept != 0, t, 0))
+topk_straight_through.differentiate(lambda kept, t: t.clone())
+for _operator in (topk, topk_straight_through):
+    _operator.vectorize(lambda info, in_dims, h, k, op=_operator: (op(h.movedim(in_dims[0], 0), k), 0))
 
 
 def topk_values(h: Tensor, k: int) -> tuple[Tensor, Tensor]:
