@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -19,16 +18,8 @@ from lazyneuron.paper.firing.run import Firing
 from lazyneuron.paper.jobs import Job, jobs_of, next_job, with_options
 from lazyneuron.paper.options import Options
 from lazyneuron.paper.registry import EXPERIMENTS, find_recipes
-from lazyneuron.paper.run import _run_all, _work, cache_folder, execute, judge, reproduce
+from lazyneuron.paper.run import _run_all, _work, execute, judge, reproduce
 from lazyneuron.records.folder import RunFolder
-
-
-def test_the_cache_follows_its_variables(monkeypatch):
-    monkeypatch.setenv("LAZYNEURON_CACHE", "here")
-    assert cache_folder() == Path("here")
-    monkeypatch.delenv("LAZYNEURON_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", "there")
-    assert cache_folder() == Path("there/lazyneuron")
 
 
 def test_a_full_disk_is_one_line_and_what_was_written_stays(small_vit, tmp_path, monkeypatch):

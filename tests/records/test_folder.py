@@ -4,12 +4,13 @@ import dataclasses
 import json
 import os
 import re
+from pathlib import Path
 
 import pytest
 import torch
 
 from lazyneuron.errors import LazyneuronError, UsageError
-from lazyneuron.records.folder import RunFolder
+from lazyneuron.records.folder import RunFolder, cache_folder
 from lazyneuron.records.record import Record, Source, Verdict
 
 SOURCE = Source(commit="abc", device="cpu", num_threads=1, versions={"torch": "2.13.0"})
@@ -178,3 +179,11 @@ def test_source_here_knows_this_code_and_these_libraries():
     assert source.versions["torch"] == torch.__version__
     assert source.num_threads == 3
     assert re.fullmatch(r"[0-9a-f]{7,12}(\+changes)?|unknown", source.commit)
+
+
+def test_the_cache_follows_its_variables(monkeypatch):
+    monkeypatch.setenv("LAZYNEURON_CACHE", "here")
+    assert cache_folder() == Path("here")
+    monkeypatch.delenv("LAZYNEURON_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "there")
+    assert cache_folder() == Path("there/lazyneuron")

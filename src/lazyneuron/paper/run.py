@@ -20,7 +20,7 @@ from lazyneuron.paper.options import Options, num_cores
 from lazyneuron.paper.progress import Display, Progress
 from lazyneuron.paper.registry import EXPERIMENTS, find_recipes
 from lazyneuron.paper.runs import RunSpec, Training
-from lazyneuron.records.folder import RunFolder
+from lazyneuron.records.folder import RunFolder, cache_folder
 from lazyneuron.records.record import Verdict
 from lazyneuron.training.stop import stop_signals
 
@@ -29,13 +29,6 @@ _PRELOADED = [
     "transformers.models.vit.modeling_vit",
     "lazyneuron.paper.train",
 ]
-
-
-def cache_folder() -> Path:
-    """Where tokenized text is kept: $LAZYNEURON_CACHE, or `lazyneuron` below the user's cache folder."""
-    if named := os.environ.get("LAZYNEURON_CACHE"):
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lazyneuron"
 
 
 @dataclass(frozen=True)

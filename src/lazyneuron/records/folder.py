@@ -74,7 +74,15 @@ def _append(path: Path, text: str) -> None:
         os.fsync(file.fileno())
 
 
-def _replace(path: Path, text: str) -> None:
+def cache_folder() -> Path:
+    """What can be made again is kept here: $LAZYNEURON_CACHE, or `lazyneuron` below the user's cache folder."""
+    if named := os.environ.get("LAZYNEURON_CACHE"):
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lazyneuron"
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file as a whole or, if that fails, not at all."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     with temporary.open("w", encoding="utf-8") as file:
         file.write(text)
@@ -111,7 +119,7 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             if not file.exists():
-                _replace(file, json.dumps(self.config, indent=1) + "\n")
+                write_whole(file, json.dumps(self.config, indent=1) + "\n")
         except OSError as error:
             raise UsageError(
                 f"cannot write to {self.path} ({error.strerror}): choose another --out or make room"
@@ -128,7 +136,7 @@ class RunFolder:
             commands = [*kept.get("command", "").split(" && "), self.config.get("command", "")]
             self.config["command"] = " && ".join(dict.fromkeys(filter(None, commands)))
         if self.config != kept:
-            _replace(file, json.dumps(self.config, indent=1) + "\n")
+            write_whole(file, json.dumps(self.config, indent=1) + "\n")
 
     def _read_config(self) -> dict[str, Any]:
         file = self._files / "config.json"
@@ -179,7 +187,7 @@ class RunFolder:
     def write_verdicts(self, verdicts: Iterable[Verdict]) -> None:
         """Replace all earlier verdicts by these."""
         lines = [json.dumps(dataclasses.asdict(verdict)) + "\n" for verdict in verdicts]
-        _replace(self._to_write("verdicts.jsonl"), "".join(lines))
+        write_whole(self._to_write("verdicts.jsonl"), "".join(lines))
 
     def verdicts(self) -> list[Verdict]:
         """The verdicts last written; empty if none were."""
@@ -187,7 +195,7 @@ class RunFolder:
 
     def write_recipes(self, recipes: Iterable[dict[str, Any]]) -> None:
         """Keep what each experiment is about: name, title, figure, what the paper reports, runs and settings."""
-        _replace(self._to_write("recipes.jsonl"), "".join(json.dumps(recipe) + "\n" for recipe in recipes))
+        write_whole(self._to_write("recipes.jsonl"), "".join(json.dumps(recipe) + "\n" for recipe in recipes))
 
     def recipes(self) -> list[dict[str, Any]]:
         """What `write_recipes` kept; empty for other folders."""
