@@ -29,13 +29,94 @@ def test_padding_does_not_count_in_t5() -> None:
     assert list(padded.num_tokens.values()) == [9, 9, 6, 6]
     for name, counts in single.state().items():
         assert torch.equal(padded.state()[name], counts)
-    with watch(model, sites) as no_decoder_mask:
+    with watch(model, sites) as no_padding_in_labels:
         model(input_ids=IDS, attention_mask=mask, labels=IDS)
-    assert list(no_decoder_mask.num_tokens.values()) == [9, 9, 12, 12]
+    assert list(no_padding_in_labels.num_tokens.values()) == [9, 9, 12, 12]
     with watch(model, sites) as generating:  # calls the encoder alone, then the model three times
         model.generate(input_ids=IDS, attention_mask=mask, max_new_tokens=3, min_new_tokens=3)
     assert list(generating.num_tokens.values()) == [9, 9, 6, 6]
     assert num_hooks(model) == 0
+
+
+_BART = {"d_model": 16, "vocab_size": 60, "pad_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 2}
+_BART |= {f"{s}_{n}": i for s in ("encoder", "decoder") for n, i in (("layers", 1), ("attention_heads", 2))}
+_BART |= {"encoder_ffn_dim": 32, "decoder_ffn_dim": 32}
+ENCODER_DECODERS = {
+    "t5": build_t5,
+    "bart": lambda: hf.BartForConditionalGeneration(hf.BartConfig(**_BART)).eval(),
+    "marian": lambda: hf.MarianMTModel(hf.MarianConfig(**_BART)).eval(),
+    "pegasus": lambda: hf.PegasusForConditionalGeneration(hf.PegasusConfig(**_BART)).eval(),
+    "mbart": lambda: hf.MBartForConditionalGeneration(hf.MBartConfig(**_BART)).eval(),
+}
+
+
+@pytest.mark.parametrize("name", ENCODER_DECODERS)
+def test_labels_show_the_padding_of_the_decoder(name: str) -> None:
+    """As the usual collators pad: labels of -100 and no decoder mask, with the shifted labels as inputs or without."""
+    model, lengths, outputs = ENCODER_DECODERS[name](), (6, 3), (4, 2)
+    mask = torch.tensor([[i < n for i in range(6)] for n in lengths]).long()
+    labels = torch.tensor([[int(IDS[r, i]) if i < n else -100 for i in range(5)] for r, n in enumerate(outputs)])
+    batch = {"input_ids": IDS, "attention_mask": mask, "labels": labels}
+    inputs = model.prepare_decoder_input_ids_from_labels(labels)
+    with watch(model) as single, torch.no_grad():
+        for i, (n, m) in enumerate(zip(lengths, outputs, strict=True)):
+            model(input_ids=IDS[i : i + 1, :n], decoder_input_ids=inputs[i : i + 1, : m + 1])
+    assert {int(counts[-2]) for name, counts in single.state().items() if "decoder" in name} == {5 + 3}
+    for call in (batch, batch | {"decoder_input_ids": inputs}):
+        with watch(model, single.sites) as padded, torch.no_grad():
+            model(**call)
+        for site, counts in single.state().items():
+            assert torch.equal(padded.state()[site], counts)
+
+
+def test_labels_of_speech() -> None:
+    """Whisper's encoder has no padding; its decoder's is in the labels."""
+    sizes = _BART | {"max_source_positions": 20, "max_target_positions": 32, "num_mel_bins": 8, "bos_token_id": 2}
+    suppressed = {"suppress_tokens": [], "begin_suppress_tokens": []}
+    model = hf.WhisperForConditionalGeneration(hf.WhisperConfig(**sizes, **suppressed)).eval()
+    with watch(model) as probe:
+        model(
+            input_features=random(2, 8, 40), labels=IDS.masked_fill(torch.arange(6) >= torch.tensor([[4], [2]]), -100)
+        )
+    assert list(probe.num_tokens.values()) == [40, 8]
+
+
+def test_a_decoder_that_gets_the_input_shifted() -> None:
+    """BART without decoder inputs makes them from the encoder's: one position on, padding too."""
+    model = hf.BartModel(hf.BartConfig(**_BART)).eval()
+    with watch(model) as probe:
+        model(input_ids=IDS, attention_mask=torch.tensor([[1] * 6, [1] * 3 + [0] * 3]))
+    assert list(probe.num_tokens.values()) == [9, 10]
+
+
+def test_labels_of_a_decoder_alone_are_no_padding() -> None:
+    """Fine-tuning on answers ignores the labels of the prompt, which is real."""
+    sizes = {"intermediate_size": 32, "num_key_value_heads": 2}
+    model = hf.LlamaForCausalLM(hf.LlamaConfig(**SMALL, **sizes)).eval()
+    with watch(model) as probe:
+        model(input_ids=IDS, labels=IDS.masked_fill(torch.arange(6) < 3, -100))
+    assert set(probe.num_tokens.values()) == {12}
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_masks_of_pairs_and_dictionaries(side: str) -> None:
+    """Gemma 2 as transformers 5 calls it: full and sliding masks in a dictionary, or one mask with four axes."""
+    config = hf.Gemma2Config(**SMALL, intermediate_size=32, num_key_value_heads=2, head_dim=8, sliding_window=3)
+    model = hf.Gemma2ForCausalLM(config).eval()
+    is_real = torch.tensor([[True] * 6, [True] * 2 + [False] * 4])
+    is_real = is_real if side == "right" else is_real.flip(1)
+    full = torch.ones(6, 6).tril().bool() & is_real[:, None, None]
+    sliding = full & ~torch.ones(6, 6).tril(-3).bool()
+    with watch(model) as rows:
+        model(input_ids=IDS, attention_mask=is_real.long())
+    for mask in ({"full_attention": full, "sliding_attention": sliding}, {"sliding_attention": sliding}, full):
+        if isinstance(mask, dict):
+            mask = {"full_attention": full} | mask
+        with watch(model) as probe:
+            model(input_ids=IDS, attention_mask=mask)
+        assert set(probe.num_tokens.values()) == {8}
+        for name, counts in rows.state().items():
+            assert torch.equal(probe.state()[name], counts) or mask is full  # full in sliding layers too
 
 
 def test_padding_does_not_count_where_tokens_are_flat() -> None:

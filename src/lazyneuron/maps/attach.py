@@ -15,6 +15,7 @@ from torch.utils.hooks import RemovableHandle
 
 from lazyneuron.maps.bare_products import BareMaps
 from lazyneuron.maps.dropout import dropouts_inside
+from lazyneuron.maps.mask_readers import MaskReader, mask_reader
 from lazyneuron.maps.owners import Layout
 from lazyneuron.maps.padding import Padding
 from lazyneuron.maps.sequences import Sequences
@@ -87,7 +88,9 @@ class MapHooks:
             self._around(self._model, self._on_call, self._on_return)
             get_encoder: Any = getattr(unwrap(self._model), "get_encoder", None)
             if self._padding.has_two_masks and callable(get_encoder):
-                self._around(get_encoder(), self._on_encoder, self._on_encoded)  # `generate` calls it by itself, first
+                encoder: Any = get_encoder()  # `generate` calls it by itself, first
+                hook = _guarded(encoder, self._on_encoder)
+                self._handles.append(encoder.register_forward_pre_hook(hook, with_kwargs=True, prepend=True))
             if given is not None:
                 self._attach(given)
         except BaseException:
@@ -127,7 +130,7 @@ class MapHooks:
         ]
 
     def _on_call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._padding.begin(module, args, kwargs)
+        self._padding.begin(args, kwargs)
         self._sequences.begin(args, kwargs)
         self._has_grad.append(torch.is_grad_enabled())
         if self._must_find:
@@ -140,15 +143,12 @@ class MapHooks:
         del self._has_grad[-1:]
 
     def _on_encoder(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._padding.begin_encoder(module, args, kwargs)
         if self._must_find:
             named = unwrap(self._model).named_modules()
             prefix = next(clean_name(name) for name, child in named if child is module)
             with contextlib.suppress(NoSitesError):  # the model's own call may still find some
                 self._found([_below(prefix, site) for site in find_sites_in_call(module, args, kwargs)])
-
-    def _on_encoded(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        self._padding.end_encoder()
+            self._padding.read(mask_reader(prefix, module), args, kwargs)
 
     def _found(self, sites: list[Site]) -> None:
         known = {site.name for site in self._attached}
@@ -175,10 +175,16 @@ class MapHooks:
             for site in inside:
                 hook = _guarded(layout.modules[name], self._at_dropout(site))
                 self._handles.append(layout.modules[name].register_forward_hook(hook))
+        for reader, module in self._padding.around(layout, sites).items():
+            hook = _guarded(module, self._at_masks(reader))
+            self._handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
         self._attached += sites
         if bare:
             self._bare.append(BareMaps(bare, self._see, layout.parameters))
             self._bare[-1].__enter__()
+
+    def _at_masks(self, reader: MaskReader) -> Callable[..., None]:
+        return lambda module, args, kwargs: self._padding.read(reader, args, kwargs)
 
     def _at_down(self, site: Site) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
