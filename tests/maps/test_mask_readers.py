@@ -127,7 +127,7 @@ def test_a_wrapper_without_masks_of_its_own() -> None:
     model = Wrapper()
     with lazy.watch(model) as probe:
         model({"input_ids": IDS, "attention_mask": (~IS_PADDING).long(), "labels": labels})
-    assert list(probe.num_tokens.values()) == [8, 8, 10, 10]
+    assert list(probe.num_tokens.values()) == [8, 8, 8, 8]
 
 
 def test_detr_has_a_mask_of_pixels() -> None:

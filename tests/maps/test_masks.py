@@ -8,12 +8,12 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import create_block_mask
 
 from lazyneuron.maps.masks import (
+    behind_start,
     from_attention_mask,
     from_labels,
     from_padding_mask,
     from_pixel_mask,
     leading,
-    shifted,
     trailing,
 )
 
@@ -115,14 +115,16 @@ def test_masks_of_padding(mask: Tensor) -> None:
 
 
 def test_labels_are_the_decoder_inputs_one_position_on() -> None:
-    labels = torch.tensor([[5, 6, 7, 1, -100], [5, 1, -100, -100, -100]])
-    shift = torch.tensor([[0, 5, 6, 7, 1], [0, 5, 1, 0, 0]])
-    wanted = [[True] * 5, [True] * 3 + [False] * 2]
-    assert from_labels(labels, None, 0).tolist() == wanted
-    assert from_labels(labels, shift, 0).tolist() == wanted
-    prompt = torch.tensor([[0, 8, 6, 7, 1], [0, 8, 9, 1, 0]])  # labels ignore the prompt, which is real
-    assert from_labels(labels.masked_fill(labels == 5, -100), prompt, 0).tolist() == [[True] * 5, [True] * 4 + [False]]
-    assert shifted(RIGHT).sum(1).tolist() == [5, 4, 2]
+    """A sequence of n labels has n inputs: the start token and all labels but the last."""
+    labels = torch.tensor([[5, 6, 7, 1, -100], [5, 1, -100, -100, -100], [-100, -100, 5, 6, 1]])
+    shift = torch.tensor([[0, 5, 6, 7, 1], [0, 5, 1, 0, 0], [0, 0, 0, 5, 6]])
+    wanted = [[1, 1, 1, 1, 0], [1, 1, 0, 0, 0], [1, 0, 0, 1, 1]]
+    assert from_labels(labels, None, 0).long().tolist() == wanted
+    assert from_labels(labels, shift, 0).long().tolist() == wanted
+    prompt = shift.masked_fill(torch.tensor([[0], [0], [1]]).bool() & (torch.arange(5) > 0), 9)
+    assert from_labels(labels, prompt, 0).long().tolist() == [*wanted[:2], [1] * 5]  # not learned, but real
+    assert behind_start(RIGHT).sum(1).tolist() == [5, 3, 1]
+    assert behind_start(LEFT).long().tolist() == [[1] * 5, [1, 0, 0, 1, 1], [1, 0, 0, 0, 0]]
 
 
 @pytest.mark.parametrize("tokens", [(2, 4, 4), (2, 16), (2, 2, 2)])

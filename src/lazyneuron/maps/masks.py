@@ -47,18 +47,17 @@ def from_padding_mask(mask: Any, num_tokens: int) -> Tensor | None:
 def from_labels(labels: Tensor, ids: Tensor | None, pad: int | None) -> Tensor:
     """Real tokens of a decoder whose inputs are the labels [B, S] shifted right, behind a start token.
 
-    A label of -100 becomes padding there. Where the model was called with decoder `ids` too, only their `pad` tokens
-    are padding.
+    A sequence has as many inputs as labels, so those at labels of -100 at its end are padding. Of labels of -100 at
+    its start, inputs are padding that come from them: all, or the `pad` tokens of `ids` if the model was called with
+    these too.
     """
-    is_real = labels != _IGNORED_LABEL
-    if ids is not None and ids.shape == labels.shape:
-        is_real = is_real | (ids != pad).roll(-1, 1)
-    return shifted(is_real)
+    return behind_start(labels != _IGNORED_LABEL, ids if ids is not None and ids.shape == labels.shape else None, pad)
 
 
-def shifted(is_real_BS: Tensor) -> Tensor:
-    """Real tokens of a decoder's inputs, made from those of other tokens by a shift right behind a start token."""
-    return F.pad(is_real_BS[:, :-1], (1, 0), value=True)
+def behind_start(is_real_BS: Tensor, ids: Tensor | None = None, pad: int | None = None) -> Tensor:
+    """Real tokens of a decoder's inputs, made from other tokens by a shift right behind a start token."""
+    is_left = F.pad(leading(~is_real_BS)[:, :-1], (1, 0)) & (True if ids is None else ids == pad)
+    return ~(trailing(~is_real_BS) | is_left)
 
 
 def from_pixel_mask(mask: Any, tokens: Sequence[int]) -> Tensor | None:

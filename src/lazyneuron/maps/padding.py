@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lazyneuron.maps.mask_readers import MaskReader, mask_reader, readers_around
-from lazyneuron.maps.masks import from_attention_mask, from_labels, from_padding_mask, from_pixel_mask, shifted
+from lazyneuron.maps.masks import behind_start, from_attention_mask, from_labels, from_padding_mask, from_pixel_mask
 from lazyneuron.maps.nested import padded
 from lazyneuron.maps.owners import Layout
 from lazyneuron.maps.tokens import Tokens
@@ -169,5 +169,5 @@ def _from_inputs(reader: MaskReader, inputs: Mapping[str, Any], tokens: Sequence
     mask = inputs.get("attention_mask")
     is_own = ids is None and inputs.get("decoder_inputs_embeds") is None and inputs.get("input_ids") is not None
     if is_own and isinstance(mask, Tensor) and mask.dim() == 2 and mask.numel() == math.prod(tokens):
-        return shifted(mask != 0)
+        return behind_start(mask != 0)
     return None

@@ -35,15 +35,18 @@ class UnreadPadding:
                 self._warned.add(name)
             if "mask" in name and not _NOT_PADDING.search(name) and _looks_like_padding(value):
                 self._warn(name, f"{name} looks like padding but its name is not known: all tokens are counted; ")
-            mask = "decoder_attention_mask" if name.startswith("decoder") else "attention_mask"
+            is_decoder = name.startswith("decoder")
+            mask = "decoder_attention_mask" if is_decoder else "attention_mask"
             is_ids = name in ("input_ids", "decoder_input_ids") and isinstance(self._pad, int)
-            if is_ids and inputs.get(mask) is None and self._has_pad_runs(value):
+            if is_ids and inputs.get(mask) is None and self._has_pads(value, is_decoder):
                 self._warn(name, f"{name} has the pad token {self._pad} at an end of rows, which counts as real; ")
 
-    def _has_pad_runs(self, ids_BS: Tensor) -> bool:
+    def _has_pads(self, ids_BS: Tensor, is_decoder: bool) -> bool:
         is_pad = ids_BS == self._pad
-        num_pads_B = [run(is_pad).sum(1) for run in (leading, trailing)]
-        return any(bool(((n > self._allowed) & (n < is_pad.shape[1])).any()) for n in num_pads_B)
+        ends = (trailing,) if is_decoder else (leading, trailing)  # a decoder's rows begin alike
+        num_pads_B = [run(is_pad).sum(1) for run in ends]
+        allowed = self._allowed if len(is_pad) > 1 else 1  # nor is a row alone padded by a single token
+        return any(bool(((n > allowed) & (n < is_pad.shape[1])).any()) for n in num_pads_B)
 
     def _warn(self, name: str, message: str) -> None:
         self._warned.add(name)
