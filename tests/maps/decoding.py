@@ -77,7 +77,7 @@ class Embedded(torch.nn.Module):
         position_ids: Tensor | None = None,
         past_key_values: tuple[tuple[Tensor]] | None = None,
         cu_seqlens: Tensor | None = None,
-        cu_seq_lens_q: Tensor | None = None,
+        **lengths: Any,
     ) -> tuple[Tensor, tuple[tuple[Tensor]]]:
         x = self.embed(input_ids)
         cached = x if past_key_values is None else torch.cat([past_key_values[0][0], x], 1)

@@ -105,3 +105,27 @@ def test_an_end_token_at_the_start_ends_nothing():
     with watch(model) as probe:
         decode(model, rows, torch.ones_like(rows), [1, 2])
     assert set(probe.num_tokens.values()) == {5}  # the last pad of row 0
+
+
+def test_a_row_that_ended_goes_on_in_the_next_turn():
+    """`generate` is called again with the cache of an earlier call, in which row 0 ended early."""
+    model = llama()
+    rows = free_running(model)
+    eos = int(rows[0, 7])
+    ends = [next((i + 1 for i in range(5, 14) if row[i] == eos), 99) for row in rows.tolist()]
+    assert ends[0] == 8
+    assert ends[1] > 11
+    cache = hf.DynamicCache(config=model.config)
+    options = {"pad_token_id": 0, "past_key_values": cache}
+    turns = torch.tensor([[20, 21], [22, 23], [24, 25]])
+    with watch(model, statistics=STATISTICS) as probe:
+        first = model.generate(PROMPTS, attention_mask=MASK, max_new_tokens=6, eos_token_id=eos, **options)
+        is_real = torch.arange(5, first.shape[1]) < torch.tensor(ends)[:, None]
+        mask = torch.cat([MASK, is_real.long(), torch.ones(3, 2, dtype=torch.long)], 1)
+        ids = torch.cat([first, turns], 1)
+        both = model.generate(ids, attention_mask=mask, max_new_tokens=3, eos_token_id=None, **options)
+    last = torch.ones(3, 2, dtype=torch.bool)
+    sequences = [row[real] for row, real in zip(both[:, :-1], torch.cat([mask > 0, last], 1), strict=True)]
+    assert [len(row) for row in sequences] == [3 + 3 + 2 + 2, 5 + 6 + 2 + 2, 4 + 6 + 2 + 2]
+    wanted = one_pass(model, sequences)
+    assert_same(probe.state(), wanted)

@@ -15,6 +15,8 @@ class Documents:
 
     def __init__(self, inputs: Mapping[str, Any], device: torch.device) -> None:
         self._queries, self._keys = _tensor(inputs, _QUERIES, device), _tensor(inputs, _KEYS, device)
+        by_kind = next((x for name in _KEYS if isinstance(x := inputs.get(name), Mapping)), {})  # a paged cache
+        self._keys = _tensor(by_kind, ("full_attention",), device) if self._keys is None else self._keys
         self._ids = _tensor(inputs, ("decoder_position_ids", "position_ids"), device)
 
     def is_flat(self, shape: torch.Size) -> bool:
@@ -43,11 +45,18 @@ class Documents:
         return None if ids_KBS is None or len(ids_KBS) > 1 else ids_KBS[0].diff() == 1
 
     def num_before(self, begins_BS: Tensor) -> Tensor | int:
-        """Cached tokens of each token's document, [1, S]: keys that are not queries of this call."""
-        if self._queries is None or self._keys is None or len(self._keys) != len(self._queries):
+        """Cached tokens of each token's document, [1, S]: keys that are no queries, else by the ids where it begins."""
+        if self._queries is None:
             return 0
-        num_before_N = (self._keys - self._queries).diff()
-        return num_before_N[(begins_BS.cumsum(1) - 1).clamp(0, len(num_before_N) - 1)]
+        document_1S = (begins_BS.cumsum(1) - 1).clamp(min=0)
+        if self._keys is not None and len(self._keys) == len(self._queries):
+            num_before_N = (self._keys - self._queries).diff()
+            return num_before_N[document_1S.clamp(max=len(num_before_N) - 1)]
+        ids_KBS = self._laid(*begins_BS.shape)
+        if ids_KBS is None:
+            return 0
+        place_1S = torch.arange(begins_BS.shape[1], device=begins_BS.device)[None]
+        return ids_KBS[0].gather(1, torch.where(begins_BS, place_1S, 0).cummax(1).values)
 
     @property
     def restart_rows(self) -> bool:

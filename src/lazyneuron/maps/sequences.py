@@ -21,10 +21,11 @@ _IDS = ("decoder_input_ids", "input_ids")
 
 @dataclass
 class _Past:
-    """What is known of the rows of a cache: their real tokens (-1: unknown), and which are over."""
+    """What is known of a cache's rows: their real tokens (-1: unknown), and which are over, in which `generate`."""
 
     num_real_B: Tensor | None = None
     is_over_B: Tensor | None = None
+    generation: Any = None
     kept: dict[str, Tensor] = field(default_factory=dict)
 
 
@@ -58,8 +59,8 @@ class Sequences:
         self._generated = rows_in_generate()
         self._cache = cache_in(self._inputs)
         self._length = cached_length(self._cache)
-        past, self._is_same = self._pasts.get(self._cache)
-        self._past = _Past() if past is None or self._is_same is False else past
+        self._latest, self._is_same = self._pasts.get(self._cache)
+        self._past = _Past() if self._latest is None or self._is_same is False else self._latest
 
     def end(self, output: Any) -> None:
         """The call is over: its rows go on where its cache is used again."""
@@ -69,6 +70,7 @@ class Sequences:
         self._inputs: dict[str, Any] = {}
         self._rows, self._ids, self._generated, self._cache = None, None, None, None
         self._length: int | Tensor | None = 0
+        self._latest: _Past | None = None
         self._past, self._is_same = _Past(), False
         self._next: _Past | None = None
         self._placed: dict[Any, tuple[Tokens, Tokens]] = {}
@@ -91,10 +93,12 @@ class Sequences:
             tokens = Tokens(None if real is None else real.T, None if ids is None else ids.T)
         shape, device = h_BSF.shape[:2], h_BSF.device
         is_row = self._is_decoded(site) and shape == self._rows
-        key = is_row, shape, device, id(tokens.is_real_BS), id(tokens.ids_BS)
+        key = is_row, self._is_decoded(site), shape, device, id(tokens.is_real_BS), id(tokens.ids_BS)
         if key not in self._placed:  # beside the tokens given, so that others do not take their ids
             found = self._without_ends(tokens, shape, device) if is_row else tokens
-            found = found if documents is None else self._with_places(found, shape, device, documents, is_row)
+            if documents is not None:
+                is_other = not is_row and self._has_other_rows(site, shape)
+                found = self._with_places(found, shape, device, documents, is_row, is_other)
             self._placed[key] = tokens, found
         return h_BSF, self._placed[key][1]
 
@@ -105,16 +109,26 @@ class Sequences:
             self._is_cached[site.name] = in_decoder or _IDS[0] not in self._names
         return self._is_cached[site.name]
 
+    def _has_other_rows(self, site: Site, shape: torch.Size) -> bool:
+        """Whether a map holds the sequences' tokens in rows of other shape, so that their places cannot be known.
+
+        Flat tokens, tokens at an expert, and rows of several codebooks; an image's patches are sequences of their own.
+        """
+        if self._rows is None or not self._is_decoded(site) or shape == self._rows:
+            return False
+        return shape[1] in (1, self._rows[1]) or shape.numel() == self._rows.numel()
+
     def _without_ends(self, tokens: Tokens, shape: torch.Size, device: torch.device) -> Tokens:
         B, S = shape
         self._next, is_after_BS = _Past(kept=self._next.kept if self._next else {}), None
         was_over_B = torch.zeros(B, dtype=torch.bool, device=device)
-        if self._past.is_over_B is not None:
-            was_over_B = self._past.is_over_B.to(device) & self._is_same
         if self._generated is not None:
             is_unfinished_B, generation = self._generated
             if len(is_unfinished_B) == B and B > 1:  # the last token of a finished row is fed once, then padding
-                self._next.is_over_B = is_over_B = is_unfinished_B.to(device) == 0
+                is_over_B = is_unfinished_B.to(device) == 0
+                latest, self._next.is_over_B, self._next.generation = self._latest, is_over_B, generation
+                if latest is not None and latest.is_over_B is not None and latest.generation is generation:
+                    was_over_B = latest.is_over_B.to(device)
                 is_after_BS = was_over_B[:, None].expand(B, S)
                 if self._is_first_call:  # without a cache the rows come whole at each step
                     ends_B = self._ends.get(generation)[0]
@@ -122,6 +136,8 @@ class Sequences:
                     self._ends[generation] = ends_B = torch.where(is_over_B, ends_B.clamp(max=S), ends_B)
                     is_after_BS = torch.arange(S, device=device) >= ends_B[:, None]
         elif self._ids is not None and B > 1 and self._stop.ends:
+            if self._past.is_over_B is not None:
+                was_over_B = self._past.is_over_B.to(device) & self._is_same
             is_real_BS = tokens.is_real_BS
             is_real_BS = torch.ones(shape, dtype=torch.bool, device=device) if is_real_BS is None else is_real_BS
             # A first token does not end its sequence: some models begin with their end token.
@@ -137,7 +153,13 @@ class Sequences:
         return isinstance(self._length, int) and self._length == 0
 
     def _with_places(
-        self, tokens: Tokens, shape: torch.Size, device: torch.device, documents: Documents, is_row: bool
+        self,
+        tokens: Tokens,
+        shape: torch.Size,
+        device: torch.device,
+        documents: Documents,
+        is_row: bool,
+        has_other_rows: bool,
     ) -> Tokens:
         is_real_BS = tokens.is_real_BS
         is_real_BS = torch.ones(shape, dtype=torch.bool, device=device) if is_real_BS is None else is_real_BS
@@ -155,8 +177,10 @@ class Sequences:
             is_pair_BS &= ~begins_BS
         if steps is not None:
             is_pair_BS[:, 1:] &= steps
+        if has_other_rows:
+            place_BS = place_BS.new_full(shape, -1)
         placed = tokens
-        if before_B1 is not None or not has_plain_rows:
+        if before_B1 is not None or has_other_rows or not has_plain_rows:
             placed = replace(tokens, is_pair_BS=is_pair_BS, position_BS=place_BS.masked_fill(~is_real_BS, -1))
         if not goes_on or self._next is None or not shape.numel():
             return placed

@@ -45,7 +45,7 @@ def watch(
     that something other than the model changed since its last call (a beam search that reorders rows, cropping, a copy)
     keeps its positions, from the attention mask or its length, but its next tokens have no neighbour before them and
     are new sequences to "halves". Of a cache without a length (a tuple, a recurrent state) positions are then unknown
-    and left out.
+    and left out. So are neighbours in two calls of continuous batching (`generate_batch`).
 
     How often each neuron fires is always counted. `statistics` adds, from cheap to expensive: "active" (histogram of
     active neurons per token), "position" (density by position in the sequence), "overlap" (neurons that neighbouring

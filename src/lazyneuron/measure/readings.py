@@ -110,8 +110,8 @@ class Readings(ABC):
 
         A position is the number of real tokens before it in its sequence: padding on the left shifts none, a cache
         continues them, and each document of a packed row (`position_ids` that start again, `cu_seqlens`) begins at 0.
-        The last of 4,096 holds all positions beyond; tokens whose position is unknown (see `watch`) are left out. In a
-        model that flattens (batch, sequence) before its MLPs they are known only with an attention mask.
+        The last of 4,096 holds all positions beyond. Tokens whose position is unknown (see `watch`) are left out, and
+        those of models that flatten (batch, sequence) before their MLPs if they are called without an attention mask.
         """
         found = {}
         for site in self.sites:
