@@ -23,6 +23,6 @@ FORKED.set_forkserver_preload(
 )
 
 
-def run_on_ranks(work: Callable[..., None], *args: Any) -> None:
-    """Run `work(rank, *args)` in two processes at a time, to their end."""
-    start_processes(work, args, nprocs=2, start_method="forkserver")
+def run_on_ranks(work: Callable[..., None], *args: Any, num_ranks: int = 2) -> None:
+    """Run `work(rank, *args)` in `num_ranks` processes at a time, to their end."""
+    start_processes(work, args, nprocs=num_ranks, start_method="forkserver")

@@ -14,7 +14,17 @@ from lazyneuron.errors import UsageError
 from lazyneuron.maps.attach import forget_compiled
 from lazyneuron.maps.dropout import dropouts_before_down, dropouts_inside
 from lazyneuron.maps.owners import Layout
-from lazyneuron.sites import Inputs, Site, SiteChoice, dummy_inputs, find_sites, given_sites, inputs_or_dummy, unwrap
+from lazyneuron.sites import (
+    Inputs,
+    Site,
+    SiteChoice,
+    dummy_inputs,
+    find_sites,
+    given_sites,
+    inputs_or_dummy,
+    tensor_parallel_mesh,
+    unwrap,
+)
 
 CONFIG_KEY = "lazyneuron"
 Chosen = list[tuple[Site, Selection, str | None]]
@@ -49,6 +59,9 @@ def enforce(
     is_spec = isinstance(selection, Mapping) and any(isinstance(value, Mapping) for value in selection.values())
     layout = Layout(root)
     chosen = _read(root, selection) if is_spec else _choose(model, layout, selection, sites, example_inputs)
+    if chosen and (mesh := tensor_parallel_mesh(root)) is not None:
+        what = f"its neurons are split over {mesh.size()} ranks, and a selection needs all neurons of a token"
+        raise UsageError(f"site {chosen[0][0].name!r}: {what}; run the model without tensor parallelism")
     placed = [(hook, module) for each in chosen for hook, module in _hooks(layout, *each)]
     release(model)
     for hook, module in placed:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from lazyneuron.errors import UsageError
 from lazyneuron.maps.bare_products import BareMaps
 from lazyneuron.maps.dropout import dropouts_inside
 from lazyneuron.maps.mask_readers import MaskReader, mask_reader
@@ -24,11 +25,13 @@ from lazyneuron.sites import (
     NoSitesError,
     Site,
     SiteChoice,
+    all_neurons,
     clean_name,
     find_sites_in_call,
     given_sites,
     is_tracing,
     matching,
+    tensor_parallel_mesh,
     unwrap,
 )
 
@@ -61,12 +64,18 @@ class MapHooks:
         self._is_first, self._needs_grad, self._warns = is_first, needs_grad, warns
         self._has_grad: list[bool] = []  # of the model's calls in progress
         self._must_find = False
+        self._mesh: Any = None
         self._attached: list[Site] = []
         self._handles: list[RemovableHandle] = []
         self._bare: list[BareMaps] = []
         self._before_dropout: dict[str, tuple[weakref.ref[Tensor], Tensor]] = {}
         self._padding = Padding(model)
         self._sequences = Sequences(model, has_places)
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether another rank sees the same tokens: all ranks but the first of those that share a model's neurons."""
+        return self._mesh is not None and self._mesh.get_local_rank() > 0
 
     def known_sites(self) -> list[Site]:
         """The sites; RuntimeError before they are known."""
@@ -160,11 +169,16 @@ class MapHooks:
 
     def _attach(self, sites: Sequence[Site]) -> None:
         layout = Layout(self._model)
+        self._mesh = tensor_parallel_mesh(self._model)
         bare: list[tuple[Tensor, Site]] = []
         hooked: list[Site] = []
         for site in sites:
             owners, is_bare = layout.owners(site.down)
             if is_bare:
+                if self._mesh is not None:
+                    what = f"belongs to no linear module, and the model is split over {self._mesh.size()} ranks"
+                    remedy = "leave it out of sites=, or run the model unsplit"
+                    raise UsageError(f"site {site.name!r}: {site.down} {what}, so its map is not whole: {remedy}")
                 bare.append((layout.parameters[site.down], site))
                 continue
             hooked.append(site)
@@ -210,10 +224,11 @@ class MapHooks:
         # Of the whole call: reentrant checkpointing switches gradients off inside it.
         if self._needs_grad and not (self._has_grad or [torch.is_grad_enabled()])[-1]:
             return
-        if h.size(-1) != site.d_ff:
-            raise ValueError(f"site {site.name!r}: {site.down} got {h.size(-1)} neurons, the site has {site.d_ff}")
         with torch.inference_mode(False), torch.no_grad():
-            self._on_map(site, *self._sequences.place(site, *self._padding.split(site, h.detach())))
+            h = all_neurons(self._mesh, h.detach(), site.d_ff)
+            if h.size(-1) != site.d_ff:
+                raise ValueError(f"site {site.name!r}: {site.down} got {h.size(-1)} neurons, the site has {site.d_ff}")
+            self._on_map(site, *self._sequences.place(site, *self._padding.split(site, h)))
 
 
 def _below(prefix: str, site: Site) -> Site:

@@ -47,6 +47,8 @@ def watch(
     are new sequences to "halves". Of a cache without a length (a tuple, a recurrent state) positions are then unknown
     and left out. So are neighbours in two calls of continuous batching (`generate_batch`).
 
+    Under tensor parallelism every rank gathers the map and counts all neurons, so all ranks must watch.
+
     How often each neuron fires is always counted. `statistics` adds, from cheap to expensive: "active" (histogram of
     active neurons per token), "position" (density by position in the sequence), "overlap" (neurons that neighbouring
     tokens share), "relative" (entries of at least 1 % of the token's largest), "positive" (entries above zero: about
@@ -123,6 +125,7 @@ class Probe(Readings):
     def all_reduce(self) -> None:
         """Give every rank's probe the counts of all ranks together: call it once on each, after the last batch.
 
+        Ranks that share a model's neurons (tensor parallelism) hold the same counts already, which are added once.
         Without a `torch.distributed` process group of several ranks it does nothing. UsageError if ranks know different
         sites or statistics.
         """
@@ -138,6 +141,8 @@ class Probe(Readings):
         if device.type == "cpu" and dist.get_backend() == "nccl":
             device = torch.device("cuda", torch.cuda.current_device())
         flat = torch.cat([counts.flatten().to(device) for counts in state.values()])
+        if self._hooks.is_copy:
+            flat.zero_()
         dist.all_reduce(flat)
         for counts, total in zip(state.values(), flat.split([c.numel() for c in state.values()]), strict=True):
             counts.copy_(total.view_as(counts))

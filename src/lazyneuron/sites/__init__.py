@@ -2,6 +2,7 @@
 
 from lazyneuron.sites.dry_run import Inputs, as_call, dry_run, dummy_inputs, inputs_or_dummy, is_tracing
 from lazyneuron.sites.find import find_sites, find_sites_in_call
+from lazyneuron.sites.parallel import all_neurons, tensor_parallel_mesh
 from lazyneuron.sites.select import SiteChoice, given_sites, matching
 from lazyneuron.sites.site import NoSitesError, Site, numbered, site_table
 from lazyneuron.sites.wrappers import clean_name, unwrap
@@ -11,6 +12,7 @@ __all__ = [
     "NoSitesError",
     "Site",
     "SiteChoice",
+    "all_neurons",
     "as_call",
     "clean_name",
     "dry_run",
@@ -23,5 +25,6 @@ __all__ = [
     "matching",
     "numbered",
     "site_table",
+    "tensor_parallel_mesh",
     "unwrap",
 ]

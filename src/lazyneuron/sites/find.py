@@ -2,12 +2,14 @@
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 
 from lazyneuron.sites.dry_run import Inputs, as_call, dry_run
 from lazyneuron.sites.mlps import mlps
+from lazyneuron.sites.parallel import local, num_neurons, tensor_parallel_mesh
 from lazyneuron.sites.select import SiteChoice, given_sites, matching
 from lazyneuron.sites.site import NoSitesError, Site
 from lazyneuron.sites.trace import Tracer
@@ -38,23 +40,27 @@ def find_sites_in_call(
         return given
     assert sites is None or isinstance(sites, str)
     model = unwrap(model)
-    tracer = Tracer({clean_name(name): parameter for name, parameter in model.named_parameters()}, _gathered(model))
+    parameters = {clean_name(name): parameter for name, parameter in model.named_parameters()}
+    tracer = Tracer({name: local(parameter) for name, parameter in parameters.items()}, _gathered(model))
     dry_run(model, args, kwargs, modes=[tracer])
-    found = mlps(tracer)
+    mesh = tensor_parallel_mesh(model)
+    found = [replace(site, d_ff=num_neurons(mesh, parameters[site.down], site.d_ff)) for site in mlps(tracer)]
     if not found:
         raise NoSitesError(_why_none(model, tracer))
     return matching(found, sites)
 
 
 def _gathered(model: nn.Module) -> Callable[[], Iterator[tuple[str, Tensor]]] | None:
-    """A function that lists the parameters that FSDP2 has gathered at the moment; None if it shards none."""
+    """A function that lists the parameters (under tensor parallelism, this rank's parts) that FSDP2 has gathered at
+    the moment; None if it shards none.
+    """
     if "torch.distributed.tensor" not in sys.modules:
         return None
     from torch.distributed.tensor import DTensor
 
     if not any(isinstance(parameter, DTensor) for parameter in model.parameters()):
         return None
-    return lambda: ((clean_name(n), p) for n, p in model.named_parameters() if not isinstance(p, DTensor))
+    return lambda: ((clean_name(name), local(parameter)) for name, parameter in model.named_parameters())
 
 
 def _why_none(model: nn.Module, tracer: Tracer) -> str:

@@ -14,8 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakTensorKeyDictionary
+
+from lazyneuron.sites.parallel import local
 
 _MATRICES_AT = {"addmm": 1, "addmv": 1, "baddbmm": 1, "mm": 0, "bmm": 0, "mv": 0, "linear": 0, "convolution": 0}
 _MATRICES_AT |= {"_grouped_mm": 0, "grouped_mm_fallback": 0}
@@ -104,13 +106,17 @@ class Tracer(TorchDispatchMode):
                 known.append(span)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
+        whole_out = func(*args, **(kwargs or {}))
+        if self.gathered is not None:
+            args, kwargs, out = tree_map(local, (args, kwargs, whole_out))
+        else:
+            out = whole_out
         operands = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         outputs = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
         if outputs:
             name = func._schema.name.split("::")[1]
             self._follow(func, name if name.startswith("_") else name.removesuffix("_"), args, operands, outputs)
-        return out
+        return whole_out
 
     def _follow(self, func: Any, name: str, args: Any, operands: list[Tensor], outputs: list[Tensor]) -> None:
         weights = [self.weight_of(operand) for operand in operands]
