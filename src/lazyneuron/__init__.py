@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from lazyneuron.measure import watch as watch
     from lazyneuron.measure.callbacks import lightning_callback as lightning_callback
     from lazyneuron.measure.callbacks import trainer_callback as trainer_callback
+    from lazyneuron.measure.examples import TopExamples as TopExamples
+    from lazyneuron.measure.examples import top_examples as top_examples
     from lazyneuron.measure.monitor import Monitor as Monitor
     from lazyneuron.records.folder import RunFolder as RunFolder
     from lazyneuron.records.record import Record as Record
@@ -57,6 +59,7 @@ _HOMES = {
     "maps": "CapturedMaps capture",
     "measure": "Cost PartCost Probe cost watch",
     "measure.callbacks": "lightning_callback trainer_callback",
+    "measure.examples": "TopExamples top_examples",
     "measure.monitor": "Monitor",
     "records": "Record RunFolder Source Verdict",
     "sites": "NoSitesError Site find_sites",

@@ -197,3 +197,16 @@ def test_a_hugging_face_folder_with_its_class_token(tmp_path, console):
     numbers = measured_json(measured.sites, measured.records)
     assert json.loads(json.dumps(numbers))[0]["density"] == found[first, "density", None]
     assert numbers[0]["num_active_quantile"]["0.5"] == found[first, "num_active_quantile", 0.5]
+
+
+def test_examples_are_kept_over_an_interruption(own, console, monkeypatch):
+    """Stopped and resumed, the examples are those of one run; without the option no file is written."""
+    whole = measure(own("build", out="whole", examples=3), console)
+    monkeypatch.setenv("STOP_AT", "4")
+    assert measure(own("build", examples=3), console).stopped
+    monkeypatch.delenv("STOP_AT")
+    resumed = measure(own("build", examples=3), console)
+    for name in ("examples.safetensors", "vocabulary.json"):
+        assert (resumed.folder / name).read_bytes() == (whole.folder / name).read_bytes()
+    plain = measure(own("build", out="plain"), console)
+    assert not (plain.folder / "examples.safetensors").exists()

@@ -18,6 +18,7 @@ from lazyneuron.kernels import skip, topk
 from lazyneuron.kernels.count import count_map
 from lazyneuron.kernels.operators import Operator
 from lazyneuron.kernels.screen import screen_of
+from lazyneuron.kernels.values import bin_values
 from lazyneuron.kernels.weights import Rows
 
 UNIT = {torch.float32: 2.0**-24, torch.bfloat16: 2.0**-8}
@@ -63,6 +64,7 @@ CASES = {
         count_map,
         lambda p: (p.h[None], p.h[None, :, 0] != 1, False, False, True, None, p.x[None, :, 0] > 0),
     ),
+    "values": Case(bin_values, lambda p: (p.h - 1, p.h[:, 0] != 1)),
     "sparse down": Case(skip.sparse_down, lambda p: (p.h, p.down, p.bias)),
     "sparse down of nothing": Case(skip.sparse_down, lambda p: (p.h * 0, p.down)),
     "dense up": Case(skip.dense_up, lambda p: (p.x, p.up)),

@@ -28,6 +28,7 @@ class Measure(FeedCommand):
       lazyneuron measure google-t5/t5-small
       lazyneuron measure ./my-checkpoint --text my-corpus/ --tokens 400000
       lazyneuron measure google/vit-base-patch16-224 --images photos/ --batch 16
+      lazyneuron measure ./my-checkpoint --examples 8        # which tokens wake which neuron?
       lazyneuron measure mine.build:model --sites 'layers\.[0-3]\b'
       lazyneuron report runs/measure-a runs/measure-b        # two models on one page
 
@@ -38,6 +39,7 @@ class Measure(FeedCommand):
     images: Annotated[str | None, "image, folder of images, idx folder, hf:NAME, digits, fashion-mnist"] = None
     dataset: Annotated[str | None, "hub data set whose columns hold text or images"] = None
     tokens: Annotated[int, "stop after this many tokens, padding not counted"] = 20_000
+    examples: Annotated[int, "keep the N tokens that activate each neuron most; neurons.html shows them"] = 0
 
     def run(self) -> None:
         from lazyneuron.cli.measure_run import measure

@@ -1,5 +1,6 @@
 """The work of `lazyneuron measure`: run a model over data and record its counts."""
 
+import contextlib
 import itertools
 import time
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,8 @@ from lazyneuron.cli.measure import Measure
 from lazyneuron.errors import LazyneuronError, StoppedError
 from lazyneuron.load.batches import Inputs, batches
 from lazyneuron.load.models import Loaded, forward_arguments, short_name
+from lazyneuron.measure.examples import TopExamples, top_examples
+from lazyneuron.measure.examples_file import write_examples
 from lazyneuron.measure.probe import Probe, watch
 from lazyneuron.measure.probe_records import probe_records
 from lazyneuron.measure.readings import RELU_LIKE
@@ -52,7 +55,8 @@ def measure(command: Measure, console: Console) -> Measured:
         first = next(data)
         sites = sites_of(loaded, first, command.sites)
     class_token_in = _class_token(loaded)
-    folder = RunFolder(command.folder, config_of(command, loaded, about, first, sites))
+    config = config_of(command, loaded, about, first, sites)
+    folder = RunFolder(command.folder, config | ({"examples": command.examples} if command.examples else {}))
     notes = [*loaded.notes, f"data: {about}"]
     if loaded.kind == "own" and _has_ids_without_mask(first):
         notes.append("no attention_mask among the inputs: every position counts as a token, padding too")
@@ -60,7 +64,8 @@ def measure(command: Measure, console: Console) -> Measured:
         notes.append(f"{folder.path} was measured before: its records are shown")
         return Measured(folder.path, folder.records(), sites, notes + _warnings(folder.records(), sites))
     probe = watch(loaded.model, sites, statistics="all")
-    stopped = _run(probe, loaded, itertools.chain([first], data), command, folder, console)
+    examples = top_examples(loaded.model, command.examples, sites) if command.examples else None
+    stopped = _run(probe, examples, loaded, itertools.chain([first], data), command, folder, console)
     seen = max(probe.num_tokens.values())
     if not seen and stopped is None:
         why = "the attention mask leaves none; give other data"
@@ -71,6 +76,8 @@ def measure(command: Measure, console: Console) -> Measured:
     folder.append(probe_records(probe, recipe="measure", source=source, class_token_in=class_token_in))
     if stopped is None:
         _save_counts(probe, folder)
+        if examples is not None:
+            write_examples(examples, loaded.tokenizer, folder.path)
         folder.mark_done()
         if seen < command.tokens:
             notes.append(f"the data ended after {seen:,} of {command.tokens:,} tokens")
@@ -84,17 +91,30 @@ def _has_ids_without_mask(first: Inputs) -> bool:
 
 
 def _run(
-    probe: Probe, loaded: Loaded, data: Iterator[Inputs], command: Measure, folder: RunFolder, console: Console
+    probe: Probe,
+    examples: TopExamples | None,
+    loaded: Loaded,
+    data: Iterator[Inputs],
+    command: Measure,
+    folder: RunFolder,
+    console: Console,
 ) -> StoppedError | None:
     """Feed batches until enough tokens are counted, the data end, or the user stops."""
     num_batches = 0
     if (state := folder.load_checkpoint()) is not None:
         probe.load_state(state["counts"])
+        if examples is not None:
+            examples.load_state(state["examples"])
         num_batches = state["step"]
         folder.log(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} resumed after {num_batches} batches")
     extra = _savings(loaded)
     bar = progress(console, short_name(command.model)[-30:], "tokens", command.tokens)
-    with stop_signals() as stops, bar as report, torch.inference_mode(), probe:
+
+    def save() -> None:
+        kept = {} if examples is None else {"examples": examples.state()}
+        folder.save_checkpoint(num_batches, {"counts": probe.state(), **kept}, keep=1)
+
+    with stop_signals() as stops, bar as report, torch.inference_mode(), probe, examples or contextlib.nullcontext():
         saved = time.monotonic()
         for batch in itertools.islice(data, num_batches, None):
             if max(probe.num_tokens.values()) >= command.tokens or stops:
@@ -105,10 +125,10 @@ def _run(
             report(max(probe.num_tokens.values()))
             if time.monotonic() - saved > _SECONDS_BETWEEN_CHECKPOINTS:
                 saved = time.monotonic()
-                folder.save_checkpoint(num_batches, {"counts": probe.state()}, keep=1)
+                save()
     seen = max(probe.num_tokens.values())
     if stops and seen < command.tokens:
-        folder.save_checkpoint(num_batches, {"counts": probe.state()}, keep=1)
+        save()
         return StoppedError(f"stopped after {seen:,} of {command.tokens:,} tokens; the same command resumes")
     return None
 

@@ -28,6 +28,7 @@ from lazyneuron.pages import (
 from lazyneuron.pages.charts import Figure, Run
 from lazyneuron.pages.enforce_charts import is_enforced
 from lazyneuron.pages.measured_layers import is_dense, is_measured, layers_of
+from lazyneuron.pages.neurons import has_examples, write_neurons
 from lazyneuron.pages.prose import listed, number
 from lazyneuron.pages.section import ModelSection, Section, unique_ids
 from lazyneuron.records.folder import RunFolder
@@ -85,10 +86,11 @@ def write_page(tops: dict[str, RunFolder], out: Path, checked: Checked) -> Path:
     claimed = {label: found for label, found in verdicts.items() if found or label in checked.runs}
     own_trainings = [run for run in others if run.label not in checked.runs]
     trained = _training_sections(own_trainings)
-    measured, sparse = _measured_sections(models), _enforced_sections(converted)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    browsers = _neuron_browsers(models, tops, out.parent)
+    measured, sparse = _measured_sections(models, browsers), _enforced_sections(converted)
     figures = [figure for section in [*measured, *sparse, *trained] for figure in section.figures]
     figures += [figure for section in checked.sections for figure in section.all_figures]
-    out.parent.mkdir(parents=True, exist_ok=True)
     chart_folder = out.parent / "charts"
     chart_folder.mkdir(exist_ok=True)
     for figure in figures:
@@ -181,7 +183,15 @@ def _with_model_names(runs: list[Run]) -> list[Run]:
     return [replace(run, name=name) for name, run in zip(shown, runs, strict=True)]
 
 
-def _measured_sections(runs: list[Run]) -> list[ModelSection]:
+def _neuron_browsers(runs: list[Run], tops: dict[str, RunFolder], beside: Path) -> dict[str, str]:
+    """Write the neuron browser of each measured model with top examples; the file names by the model's name."""
+    slugs = unique_ids([run.name for run in runs])
+    names = {run.name: f"neurons-{slugs[run.name]}.html" if len(runs) > 1 else "neurons.html" for run in runs}
+    shown = [run for run in runs if has_examples(tops[run.label])]
+    return {run.name: write_neurons(tops[run.label], run.name, beside / names[run.name]).name for run in shown}
+
+
+def _measured_sections(runs: list[Run], browsers: dict[str, str]) -> list[ModelSection]:
     """One section per measured model, after one that compares them where there are several."""
     names, sections = unique_ids([run.name for run in runs]), []
     if len(runs) > 1:
@@ -200,7 +210,8 @@ def _measured_sections(runs: list[Run]) -> list[ModelSection]:
         warnings, tables = measure_sentences.warnings(run), [measure_tables.by_layer(run)]
         if not is_dense(layers_of(run)):
             tables.append(measure_tables.spread_by_layer(run))
-        sections.append(_section(f"model-{slug}", run.name, figures, tables, texts=texts, warnings=warnings))
+        more = {"texts": texts, "warnings": warnings, "neurons": browsers.get(run.name, "")}
+        sections.append(_section(f"model-{slug}", run.name, figures, tables, **more))
     return sections
 
 

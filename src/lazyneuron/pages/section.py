@@ -12,7 +12,10 @@ from lazyneuron.records.table import Table
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSection:
-    """A model that was measured, converted or trained, or several compared; `note` stands where there is no table."""
+    """A model that was measured, converted or trained, or several compared; `note` stands where there is no table.
+
+    `neurons` is the file name of its neuron browser, if there is one.
+    """
 
     slug: str
     title: str
@@ -21,6 +24,7 @@ class ModelSection:
     warnings: list[str] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
     note: str = ""
+    neurons: str = ""
 
 
 @dataclass(kw_only=True)
