@@ -48,7 +48,7 @@ def build():
 
 
 def masked():
-    return Block(), {"x": batches()[0], "attention_mask": torch.zeros(2, 5)}
+    return Block(), {"x": batches()[0], "attention_mask": torch.zeros(2, 5, dtype=torch.long)}
 
 
 def broken():
