@@ -19,13 +19,15 @@ from tests.processes import run_on_ranks
 
 SIZES = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "hidden_act": "relu"}
 SIZES |= {"num_key_value_heads": 2, "pad_token_id": 0}
-D_FF = {"torch": 32, "transformers": 33, "fsdp2 x tp": 32, "data x tp": 32, "refused": 32}
+D_FF = {"torch": 32, "transformers": 33, "fsdp2 x tp": 32, "data x tp": 32, "refused": 32, "experts": 32}
 
 
 def build(kind: str) -> Any:
     import transformers as hf
 
     torch.manual_seed(0)
+    if kind == "experts":
+        return hf.MixtralForCausalLM(hf.MixtralConfig(**SIZES, intermediate_size=D_FF[kind], num_local_experts=4))
     return hf.LlamaForCausalLM(hf.LlamaConfig(**SIZES, intermediate_size=D_FF[kind])).eval()
 
 
@@ -42,11 +44,12 @@ def split(kind: str, folder: Path) -> tuple[Any, int, int]:
     from torch.distributed.fsdp import fully_shard
     from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
-    if kind == "transformers":
+    if kind in ("transformers", "experts"):
         import transformers as hf
         from transformers.distributed import DistributedConfig
 
-        return hf.LlamaForCausalLM.from_pretrained(folder, distributed_config=DistributedConfig(tp_size=2)).eval(), 0, 1
+        how = DistributedConfig(tp_size=2) if kind == "transformers" else DistributedConfig(ep_size=2, fsdp_size=2)
+        return hf.AutoModelForCausalLM.from_pretrained(folder, distributed_config=how).eval(), 0, 1
     num_data = torch.distributed.get_world_size() // 2
     mesh = init_device_mesh("cpu", (num_data, 2), mesh_dim_names=("data", "tensor"))
     model = build(kind)
@@ -79,6 +82,12 @@ def work(rank: int, kind: str, port: int, world: int, folder: str) -> None:
     model, *share = split(kind, Path(folder) / "model")
     if kind == "refused":
         refused(model)
+    elif kind == "experts":
+        name = r"model\.layers\.0\.mlp\.experts"
+        with pytest.raises(UsageError, match=rf"site '{name}': .* ranks hold parts of .* experts"), watch(model):
+            model(**batch(0))
+        with pytest.raises(UsageError, match=rf"site '{name}': ranks hold parts of .* experts"):
+            enforce(model, TopK(k=4), example_inputs=batch(0))
     else:
         _, bare = count(model, *share, watching=False)
         probe, watched = count(model, *share)
@@ -96,7 +105,7 @@ def work(rank: int, kind: str, port: int, world: int, folder: str) -> None:
 def refused(model: Any) -> None:
     name = r"model\.layers\.0\.mlp"
     before = model(**batch(0)).logits.detach()
-    with pytest.raises(UsageError, match=rf"site '{name}': its neurons are split over 2 ranks"):
+    with pytest.raises(UsageError, match=rf"site '{name}': ranks hold parts of the model's neurons"):
         enforce(model, TopK(k=4), example_inputs=batch(0))
     assert torch.equal(model(**batch(0)).logits, before)
     whole = build("refused")
@@ -143,5 +152,7 @@ def test_ranks_that_share_neurons_count_what_one_process_does(kind, world, tmp_p
 
 
 @pytest.mark.filterwarnings("ignore")  # of torch's own, in the children and about them
-def test_a_selection_is_refused_on_parts_of_the_neurons(tmp_path):
-    on_ranks("refused", tmp_path, 2)
+@pytest.mark.parametrize("kind", ["refused", "experts"])
+def test_what_needs_all_neurons_or_experts_is_refused(kind, tmp_path):
+    build(kind).save_pretrained(tmp_path / "model")
+    on_ranks(kind, tmp_path, 2)

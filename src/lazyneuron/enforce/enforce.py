@@ -22,6 +22,7 @@ from lazyneuron.sites import (
     find_sites,
     given_sites,
     inputs_or_dummy,
+    is_expert_parallel,
     tensor_parallel_mesh,
     unwrap,
 )
@@ -59,9 +60,9 @@ def enforce(
     is_spec = isinstance(selection, Mapping) and any(isinstance(value, Mapping) for value in selection.values())
     layout = Layout(root)
     chosen = _read(root, selection) if is_spec else _choose(model, layout, selection, sites, example_inputs)
-    if chosen and (mesh := tensor_parallel_mesh(root)) is not None:
-        what = f"its neurons are split over {mesh.size()} ranks, and a selection needs all neurons of a token"
-        raise UsageError(f"site {chosen[0][0].name!r}: {what}; run the model without tensor parallelism")
+    if chosen and (tensor_parallel_mesh(root) is not None or is_expert_parallel(root)):
+        what = "ranks hold parts of the model's neurons or experts, and a selection needs all neurons of a token"
+        raise UsageError(f"site {chosen[0][0].name!r}: {what}; run the model without tensor and expert parallelism")
     placed = [(hook, module) for each in chosen for hook, module in _hooks(layout, *each)]
     release(model)
     for hook, module in placed:

@@ -29,6 +29,7 @@ from lazyneuron.sites import (
     clean_name,
     find_sites_in_call,
     given_sites,
+    is_expert_parallel,
     is_tracing,
     matching,
     tensor_parallel_mesh,
@@ -175,10 +176,10 @@ class MapHooks:
         for site in sites:
             owners, is_bare = layout.owners(site.down)
             if is_bare:
-                if self._mesh is not None:
-                    what = f"belongs to no linear module, and the model is split over {self._mesh.size()} ranks"
-                    remedy = "leave it out of sites=, or run the model unsplit"
-                    raise UsageError(f"site {site.name!r}: {site.down} {what}, so its map is not whole: {remedy}")
+                if self._mesh is not None or is_expert_parallel(self._model):
+                    what = f"{site.down} belongs to no linear module, and ranks hold parts of the model's neurons"
+                    remedy = "leave it out of sites=, or run the model without tensor and expert parallelism"
+                    raise UsageError(f"site {site.name!r}: {what} or experts; {remedy}")
                 bare.append((layout.parameters[site.down], site))
                 continue
             hooked.append(site)

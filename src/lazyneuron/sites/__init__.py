@@ -2,7 +2,7 @@
 
 from lazyneuron.sites.dry_run import Inputs, as_call, dry_run, dummy_inputs, inputs_or_dummy, is_tracing
 from lazyneuron.sites.find import find_sites, find_sites_in_call
-from lazyneuron.sites.parallel import all_neurons, tensor_parallel_mesh
+from lazyneuron.sites.parallel import all_neurons, is_expert_parallel, tensor_parallel_mesh
 from lazyneuron.sites.select import SiteChoice, given_sites, matching
 from lazyneuron.sites.site import NoSitesError, Site, numbered, site_table
 from lazyneuron.sites.wrappers import clean_name, unwrap
@@ -21,6 +21,7 @@ __all__ = [
     "find_sites_in_call",
     "given_sites",
     "inputs_or_dummy",
+    "is_expert_parallel",
     "is_tracing",
     "matching",
     "numbered",

@@ -7,29 +7,42 @@ from torch import Tensor, nn
 
 from lazyneuron.errors import UsageError
 
+EXPERTS = "ep"
+"""The name of a mesh dimension over which ranks hold whole experts, in transformers and torchtitan."""
+
 
 def tensor_parallel_mesh(model: nn.Module) -> Any:
     """The one-dimensional `DeviceMesh` of the ranks that hold parts of `model` (not as FSDP does); None without any.
 
     UsageError if its parameters are split over several dimensions.
     """
+    for mesh, names in _splits(model):
+        left = [name for name in names if name != EXPERTS]
+        if len(left) > 1:
+            raise UsageError(f"the model's parameters are split over several dimensions, {left}, besides FSDP's")
+        if left:
+            return mesh if mesh.ndim == 1 else mesh[left[0]]
+    return None
+
+
+def is_expert_parallel(model: nn.Module) -> bool:
+    """Whether ranks hold different experts of `model`."""
+    return any(EXPERTS in names for _, names in _splits(model))
+
+
+def _splits(model: nn.Module) -> list[tuple[Any, list[str]]]:
+    """The meshes of DTensor parameters, each with those of its dimensions ("" if unnamed) that FSDP does not use."""
     parts: list[Any] = [parameter for parameter in model.parameters() if local(parameter) is not parameter]
     if not parts:
-        return None
+        return []
     from torch.distributed.fsdp import FSDPModule
 
     wholes: list[Any] = [module for module in model.modules() if isinstance(module, FSDPModule)]
     groups = [group for module in wholes for group in module._get_fsdp_state()._fsdp_param_groups]
     data_parallel = [group.mesh_info.mesh for group in groups]
     names = {name for mesh in data_parallel for name in mesh.mesh_dim_names or ()}
-    for mesh in (part.device_mesh for part in parts):
-        left = [name for name in mesh.mesh_dim_names or ("",) * mesh.ndim if name not in names]
-        if mesh in data_parallel or not left:
-            continue
-        if len(left) > 1:
-            raise UsageError(f"the model's parameters are split over several dimensions, {left}, besides FSDP's")
-        return mesh if mesh.ndim == 1 else mesh[left[0]]
-    return None
+    meshes = [part.device_mesh for part in parts if part.device_mesh not in data_parallel]
+    return [(m, [name for name in m.mesh_dim_names or ("",) * m.ndim if name not in names]) for m in meshes]
 
 
 def local(tensor: Any) -> Any:
