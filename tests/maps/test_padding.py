@@ -194,3 +194,22 @@ def test_beam_search_counts_every_beam() -> None:
     with watch(model, "decoder.*1") as probe:
         model.generate(input_ids=IDS, num_beams=3, max_new_tokens=4, min_new_tokens=4)
     assert set(probe.num_tokens.values()) == {2 * 3 * 4}
+
+
+@pytest.mark.parametrize("mask_of", ["attention_mask", "input_mask"])
+@pytest.mark.parametrize("size", [2, 6])
+def test_sequence_first_inside(size: int, mask_of: str) -> None:
+    """XLNet's maps are [S, B]: also where B = S, a mask is laid over the tokens that it is about."""
+    torch.manual_seed(0)
+    model = hf.XLNetModel(hf.XLNetConfig(vocab_size=60, d_model=16, n_layer=2, n_head=2, d_inner=32)).eval()
+    ids = torch.cat([IDS, IDS + 1, IDS + 2])[:size]
+    lengths = torch.tensor([6, 2, 3, 5, 1, 4])[:size]
+    mask = torch.arange(6) < lengths[:, None]
+    mask = mask.long() if mask_of == "attention_mask" else (~mask).float()
+    with watch(model, statistics=["position", "overlap"]) as padded, torch.no_grad():
+        model(ids, **{mask_of: mask})
+    with watch(model, statistics=["position", "overlap"]) as single, torch.no_grad():
+        for row, n in zip(ids, lengths, strict=True):
+            model(row[None, :n])
+    for name, counts in single.state().items():
+        assert torch.equal(padded.state()[name], counts)

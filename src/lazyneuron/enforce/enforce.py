@@ -90,7 +90,7 @@ def enforced(model: nn.Module) -> dict[str, dict[str, Any]]:
     layout = Layout(model)
     found: dict[str, dict[str, Any]] = {}
     for site, hook in hooks_in_force(model).items():
-        fields = {name: value for name, value in dataclasses.asdict(hook.site).items() if name != "name"}
+        fields = {name: value for name, value in dataclasses.asdict(hook.site).items() if name not in ("name", "order")}
         found[site] = {"selection": hook.selection.to_dict(), "site": fields}
         if isinstance(hook, AtDown) and hook.dropout is not None:
             found[site]["dropout"] = layout.name_of[id(hook.dropout)]

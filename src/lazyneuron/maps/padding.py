@@ -46,7 +46,8 @@ class Padding:
         new: dict[MaskReader, nn.Module] = {}
         for site in sites:
             inner, is_sequence_first = readers_around(layout, site, self._root)
-            self._is_sequence_first[site.name] = bool(is_sequence_first)
+            is_traced = site.order == "sequence"
+            self._is_sequence_first[site.name] = is_traced if is_sequence_first is None else is_sequence_first
             readers = (*(reader for _, reader in inner), self._root)
             self._masks[site.name] = tuple((r, r.is_decoder_of(site), tuple(r.masks(site))) for r in readers)
             new |= {reader: module for module, reader in inner}
@@ -81,9 +82,11 @@ class Padding:
             return h_BSF, Tokens(is_real_BS)
         is_sequence_first = self._is_sequence_first.get(site.name, False)
         is_real_BS = self._real_tokens(site, h.shape[:-1])
+        given = [ids.shape for ids in self._ids(site)] if is_real_BS is None else [is_real_BS.shape]
         if h.dim() > 2:
             h_BSF = h.flatten(1, -2)
-            if is_sequence_first or (is_real_BS is not None and is_real_BS.shape != h_BSF.shape[:2]):
+            is_plain, is_turned = h_BSF.shape[:2] in given, h_BSF.shape[1::-1] in given
+            if is_sequence_first if is_plain == is_turned else is_turned:
                 h_BSF = h_BSF.transpose(0, 1)
         else:
             B, S = (h.numel() // h.shape[-1], 1) if is_real_BS is None else is_real_BS.shape

@@ -42,7 +42,10 @@ def find_sites_in_call(
     model = unwrap(model)
     parameters = {clean_name(name): parameter for name, parameter in model.named_parameters()}
     tracer = Tracer({name: local(parameter) for name, parameter in parameters.items()}, _gathered(model))
-    dry_run(model, args, kwargs, modes=[tracer])
+    begin = model.register_forward_pre_hook(
+        lambda module, args, kwargs: tracer.rows.begin(args, kwargs), with_kwargs=True
+    )
+    dry_run(model, args, kwargs, handles=[begin], modes=[tracer])
     mesh = tensor_parallel_mesh(model)
     found = [replace(site, d_ff=num_neurons(mesh, parameters[site.down], site.d_ff)) for site in mlps(tracer)]
     if not found:

@@ -110,7 +110,9 @@ def _site(tracer: Tracer, down: str, tag: Tag) -> Site:
     while all(len(path) > shared and path[shared] == modules[0][shared] for path in modules):
         shared += 1
     sizes = linears[up].d_in, d_ff
-    return Site(".".join(modules[0][:shared]), up, gate, down, *sizes, activation, linears[down].axis)
+    return Site(
+        ".".join(modules[0][:shared]), up, gate, down, *sizes, activation, linears[down].axis, linears[down].order
+    )
 
 
 def _prefer(sites: dict[str, Site], chosen: set[str]) -> dict[str, Site]:

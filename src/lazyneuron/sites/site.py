@@ -1,7 +1,7 @@
 """A site: one MLP of a model."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lazyneuron.records.table import Column, Table
 
@@ -17,7 +17,9 @@ class Site:
     `name` is the MLP's module path ("" if the model itself is the MLP). `up`, `gate` (None if not gated) and `down` are
     parameter names as in `named_parameters()`, without the prefixes of compile and DDP; a fused gate-and-up weight is
     both. `activation` is "relu", "gelu", "silu", "relu^2", or the traced operations joined by "+". `axis` is the
-    neurons' axis in the input of the down projection: -1, or -3 for a 1x1 `Conv2d`.
+    neurons' axis in the input of the down projection: -1, or -3 for a 1x1 `Conv2d`. `order` is that of the tokens in
+    the map: "batch" (as in the inputs [B, S], row by row), "sequence" (position by position), "gathered" (as a router
+    sends them to experts), or None if it is not known; sites that differ by it alone are equal.
     """
 
     name: str
@@ -28,6 +30,7 @@ class Site:
     d_ff: int
     activation: str
     axis: int = -1
+    order: str | None = field(default=None, compare=False)
 
     @property
     def is_gated(self) -> bool:

@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from lazyneuron.sites.parallel import local
+from lazyneuron.sites.rows import Rows
 
 _MATRICES_AT = {"addmm": 1, "addmv": 1, "baddbmm": 1, "mm": 0, "bmm": 0, "mv": 0, "linear": 0, "convolution": 0}
 _MATRICES_AT |= {"_grouped_mm": 0, "grouped_mm_fallback": 0}
@@ -67,6 +68,7 @@ class Linear:
     axis: int = -1
     calls: int = 0
     map_tag: Tag | None = None
+    order: str | None = None
 
     @property
     def is_stream(self) -> bool:
@@ -90,6 +92,7 @@ class Tracer(TorchDispatchMode):
         super().__init__()
         self.tags = WeakTensorKeyDictionary()
         self.derived = WeakTensorKeyDictionary()
+        self.rows = Rows()
         self.factors: set[str] = set()
         self.summands: set[str] = set()
         self.activated: set[str] = set()
@@ -115,7 +118,9 @@ class Tracer(TorchDispatchMode):
         outputs = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
         if outputs:
             name = func._schema.name.split("::")[1]
-            self._follow(func, name if name.startswith("_") else name.removesuffix("_"), args, operands, outputs)
+            name = name if name.startswith("_") else name.removesuffix("_")
+            self._follow(func, name, args, operands, outputs)
+            self.rows.follow(func, name, args, kwargs or {}, operands, outputs)
         return whole_out
 
     def _follow(self, func: Any, name: str, args: Any, operands: list[Tensor], outputs: list[Tensor]) -> None:
@@ -205,6 +210,7 @@ class Tracer(TorchDispatchMode):
         linear.calls += 1
         if linear.map_tag is None and tag and tag.activated:
             linear.map_tag = tag
+            linear.order = self.rows.order(x) if axis == -1 else None
         return Tag(frozenset([weight]))
 
     def _pointwise(self, name: str, operands: list[Tensor], weights: list[str | None], output: Tensor) -> Tag | None:
