@@ -8,7 +8,20 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 _MOVES = {"index", "index_select", "gather"}
-_REPEATS = {"repeat", "flip", "roll"}
+_REARRANGES = {
+    "repeat",
+    "flip",
+    "roll",
+    "t",
+    "transpose",
+    "permute",
+    "slice",
+    "select",
+    "squeeze",
+    "unsqueeze",
+    "expand",
+}
+_REARRANGES |= {"split", "split_with_sizes", "unbind"}
 _RESHAPES = {"view", "_unsafe_view", "_reshape_alias", "reshape"}
 _SCATTERS = {"index_add", "index_put", "scatter", "scatter_add", "scatter_reduce", "index_copy", "as_strided"}
 _MOVED = 2**40
@@ -27,7 +40,7 @@ class Rows:
 
     def begin(self, args: Iterable[Any], kwargs: Mapping[str, Any]) -> None:
         """Number the tokens of the inputs: ids [B, S], or features [B, S, D]."""
-        tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor) and not x.is_nested]
+        tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor) and not x.is_nested and not x.is_meta]
         rows = [x for x in tensors if x.dim() == 2 + x.is_floating_point() and x.numel()]
         for x in rows:
             if rows[0].shape[:2] == x.shape[:2]:
@@ -45,7 +58,7 @@ class Rows:
             self._numbers.pop(output, None)
         if not any(x is not None for x in known) or name in _SCATTERS:
             return
-        if known[0] is not None and (name in _MOVES | _REPEATS or (func.is_view and name not in _RESHAPES)):
+        if known[0] is not None and name in _MOVES | _REARRANGES and not func._schema.is_mutable:
             made = func(known[0], *args[1:], **kwargs)
             for output, numbers in zip(outputs, made if isinstance(made, list | tuple) else [made], strict=True):
                 self._mark(output, numbers + _MOVED if name in _MOVES else numbers)
