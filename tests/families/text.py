@@ -235,6 +235,7 @@ FAMILIES: dict[str, Family] = {
     "PersimmonForCausalLM": (LLAMA, TEXT, {"model.layers.*.mlp": (2, ("dense_h_to_4h.weight", None,
         "dense_4h_to_h.weight", "relu^2"))}),
     "ArceeForCausalLM": (LLAMA, TEXT, {"model.layers.*.mlp": (2, SQUARED_RELU)}),
+    "NanoChatForCausalLM": (LLAMA, TEXT, {"model.layers.*.mlp": (2, (*PLAIN[:3], "relu^2"))}),
     "ApertusForCausalLM": (LLAMA, TEXT, {"model.layers.*.mlp": (2, ("up_proj.weight", None, "down_proj.weight",
         "gt+minimum+expm1"))}),
     "BitNetForCausalLM": (LLAMA, TEXT, {"model.layers.*.mlp": (2, ("up_proj.weight", "gate_proj.weight",

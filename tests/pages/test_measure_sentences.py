@@ -88,3 +88,12 @@ def test_smooth_activations_come_with_a_note(
     if said:
         assert f"({activation or 'unknown'}) hardly ever gives an exact zero" in said[0]
         assert "90 % of a token's energy" in plain(said)
+
+
+def test_a_model_that_is_not_what_its_config_declares_is_a_warning(measured: Measured) -> None:
+    run = measured(stacks={"": 3}, activation="silu", density=0.9999)
+    unlike = [replace(r, what="unlike_config", case="relu2 declared, silu traced") for r in run.pick("density")]
+    (said,) = measure_sentences.warnings(replace(run, records=[*run.records, *unlike]))
+    assert plain([said]).startswith(
+        "Not what the model's config says: relu2 declared, silu traced, in layers 0, 1, 2, where 99.99 % of the neurons"
+    )

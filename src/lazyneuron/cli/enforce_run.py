@@ -20,7 +20,7 @@ from lazyneuron.enforce.verify import verify
 from lazyneuron.errors import UsageError
 from lazyneuron.load.checkpoint import quiet
 from lazyneuron.load.models import Loaded
-from lazyneuron.measure.readings import RELU_LIKE
+from lazyneuron.measure.alarm import RELU_LIKE
 from lazyneuron.records.folder import RunFolder
 from lazyneuron.records.record import Record, Source, device_name
 from lazyneuron.sites import Site, find_sites

@@ -16,11 +16,11 @@ from lazyneuron.cli.measure import Measure
 from lazyneuron.errors import LazyneuronError, StoppedError
 from lazyneuron.load.batches import Inputs, batches
 from lazyneuron.load.models import Loaded, forward_arguments, short_name
+from lazyneuron.measure.alarm import RELU_LIKE, Alarm, alarm_texts
 from lazyneuron.measure.examples import TopExamples, top_examples
 from lazyneuron.measure.examples_file import write_examples
 from lazyneuron.measure.probe import Probe, watch
 from lazyneuron.measure.probe_records import probe_records
-from lazyneuron.measure.readings import RELU_LIKE
 from lazyneuron.records.folder import RunFolder
 from lazyneuron.records.record import Record, Source, device_name
 from lazyneuron.sites import Site
@@ -171,6 +171,7 @@ def _warnings(records: list[Record], sites: list[Site]) -> list[str]:
     if broken := {r.site: r.value for r in records if r.what == "num_nan" and r.value}:
         named = ", ".join(f"{number:,.0f} at {name or '(model)'}" for name, number in broken.items())
         notes.append(f"NaN in the activation maps, counted apart: {named}; the other numbers are doubtful")
+    notes += alarm_texts(Alarm(r.site, r.case, r.value) for r in records if r.what == "unlike_config")
     reached = {record.site for record in records if record.what == "density"}
     if unreached := [site.name or "(model)" for site in sites if site.name not in reached]:
         notes.append(f"no token reached {', '.join(unreached)}")

@@ -1,6 +1,7 @@
 """`lazy.watch`: count which neurons fire while a model runs, exactly and without changing the model."""
 
 import types
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
@@ -12,10 +13,11 @@ from lazyneuron.errors import UsageError
 from lazyneuron.kernels.count import count
 from lazyneuron.maps.attach import MapHooks
 from lazyneuron.maps.tokens import Tokens
+from lazyneuron.measure.alarm import alarm_texts
 from lazyneuron.measure.following import across_calls, second_half
 from lazyneuron.measure.readings import Readings
 from lazyneuron.measure.statistics import STATISTICS, Seen
-from lazyneuron.sites import Site, SiteChoice, unwrap
+from lazyneuron.sites import Site, SiteChoice, declared_activations, unwrap
 
 
 def watch(
@@ -66,7 +68,8 @@ class Probe(Readings):
     """Counts per site: open it by `with`, or `attach` and `detach`; read it at any time. Reopening continues counting.
 
     Active means strictly nonzero; NaN entries are counted apart (`num_nan`) and are not active. Reading synchronises
-    with the device, counting never does. With `needs_grad`, calls of the model without gradients are not counted.
+    with the device, counting never does. Closing warns of `alarms`, for which it reads the densities of models whose
+    config names an activation. With `needs_grad`, calls of the model without gradients are not counted.
     """
 
     def __init__(
@@ -90,6 +93,7 @@ class Probe(Readings):
         self._has_halves = "halves" in names
         self._model = unwrap(model)
         self._counts: dict[str, Tensor] = {}
+        self._has_warned = False
 
     @property
     def sites(self) -> list[Site]:
@@ -100,6 +104,11 @@ class Probe(Readings):
     def statistics(self) -> tuple[str, ...]:
         """Names of the statistics counted besides firing."""
         return tuple(statistic.name for statistic in self._statistics)
+
+    @property
+    def declared(self) -> dict[str, str]:
+        """What the model's configs call the activations of its sites ("relu2"), where they do."""
+        return declared_activations(self._model, self.sites)
 
     def state(self) -> dict[str, Tensor]:
         """The raw counts: per site int64 [F + 2], how often each neuron was active, then tokens and NaN entries.
@@ -170,6 +179,7 @@ class Probe(Readings):
     def detach(self) -> None:
         """Remove every hook and keep the counts; harmless if there are no hooks."""
         self._hooks.close()
+        self._warn()
 
     def __enter__(self) -> Self:
         return self.attach()
@@ -178,6 +188,13 @@ class Probe(Readings):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
     ) -> None:
         self._hooks.close(is_error=error is not None)
+        if error is None:
+            self._warn()
+
+    def _warn(self) -> None:
+        if not self._has_warned and self._hooks.sites and (texts := alarm_texts(self.alarms)):
+            self._has_warned = True
+            warnings.warn("; ".join(texts), stacklevel=3)
 
     def _count(self, site: Site, h_BSF: Tensor, tokens: Tokens) -> None:
         is_second_BS = num_sequences = None

@@ -68,10 +68,12 @@ def firing_records(probe: Probe, **parent: Any) -> Iterator[Record]:
     """What the firing counts alone say, site by site: how dense a site is, and how few neurons its activity needs.
 
     "hot_90" and "hot_99" are the least share of the neurons that makes up 90 and 99 % of all activity over the data.
-    Sites that no token reached are left out. `parent` names the run: fields of `Record`.
+    "unlike_config" is the density of a site that does not fit its config, and its case says how. Sites that no token
+    reached are left out. `parent` names the run: fields of `Record`.
     """
     tokens, density, active = probe.num_tokens, probe.density, probe.num_active
     never, rarely = probe.never_fired, probe.rarely_fired
+    unlike = {alarm.site: alarm.case for alarm in probe.alarms}
     hot = {what: probe.hot_neurons(share) for what, share in HOT.items()}
     for stack, layer, site in numbered(probe.sites):
         key = site.name
@@ -82,6 +84,8 @@ def firing_records(probe: Probe, **parent: Any) -> Iterator[Record]:
         yield Record(what="num_active", value=active[key], unit="neurons/token", **here)
         yield Record(what="never_fired", value=never[key], unit="neurons", **here)
         yield Record(what="rarely_fired", value=rarely[key], unit="neurons", **here)
+        if key in unlike:
+            yield Record(what="unlike_config", value=density[key], unit="fraction", case=unlike[key], **here)
         for what, neurons in hot.items():
             yield Record(what=what, value=len(neurons[key]) / site.d_ff, unit="fraction", **here)
 

@@ -5,11 +5,10 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor
 
+from lazyneuron.measure.alarm import RELU_LIKE, Alarm, alarm_texts, alarms
 from lazyneuron.measure.statistics import HISTOGRAMS, hot_neurons, mean, quantile
 from lazyneuron.records.table import Column, Table, percent
 from lazyneuron.sites import Site
-
-RELU_LIKE = {"relu", "relu^2", "relu6"}
 
 
 class Readings(ABC):
@@ -28,6 +27,11 @@ class Readings(ABC):
     @abstractmethod
     def state(self) -> dict[str, Tensor]:
         """The raw counts, as in `Probe.state`."""
+
+    @property
+    @abstractmethod
+    def declared(self) -> dict[str, str]:
+        """What the model's configs call the activations of its sites, where they do."""
 
     @property
     def num_tokens(self) -> dict[str, int]:
@@ -129,6 +133,11 @@ class Readings(ABC):
         """
         return {name: _ratio(both, either) for name, (both, either) in self._kept("overlap").items()}
 
+    @property
+    def alarms(self) -> list[Alarm]:
+        """The sites whose maps do not fit what the model's config declares, such as SiLU in place of ReLU²."""
+        return alarms(self.sites, self.declared, self.density) if self.declared else []
+
     def _firing(self) -> dict[str, Tensor]:
         state = self.state()
         return {site.name: state[site.name] for site in self.sites}
@@ -150,6 +159,7 @@ class Readings(ABC):
             rows.append([key or "(model)", activation, site.d_ff, tokens[key], active[key], density[key]])
         if smooth := sorted({site.activation for site in self.sites} - RELU_LIKE):
             notes.append(f"note: {', '.join(smooth)}: rarely zero exactly, so density says little")
+        notes += [f"note: {text}" for text in alarm_texts(self.alarms)]
         if broken := [f"{number} at {name or '(model)'}" for name, number in self.num_nan.items() if number]:
             notes.append(f"note: NaN entries, counted apart: {', '.join(broken)}")
         return Table(columns, rows, notes=notes)

@@ -1,6 +1,7 @@
 """Sentences and warnings about measured models."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 
 from lazyneuron.pages.charts import Run
 from lazyneuron.pages.measured_layers import (
@@ -15,6 +16,7 @@ from lazyneuron.pages.measured_layers import (
     neurons,
 )
 from lazyneuron.pages.prose import decimal, integer, percent
+from lazyneuron.records.record import Record
 
 _LISTED = 12
 
@@ -74,8 +76,25 @@ def warnings(run: Run) -> list[str]:
             f"{count} {entries} of the activation maps {they} NaN, in {_named(broken)}. {sentence} counted apart, not "
             "as active. The other numbers of these layers and of those after them cannot be trusted: try another dtype."
         )
+    sentences += unlike_config(run)
     if unseen := [layer for layer in layers if "density" not in layer.numbers]:
         sentences.append(f"No density is known of {_named(unseen)}: no token reached them.")
+    return sentences
+
+
+def unlike_config(run: Run) -> list[str]:
+    """Where the MLPs are not what the model's config declares: a sentence for each such pair."""
+    by_case: dict[str, list[Record]] = defaultdict(list)
+    for record in run.pick("unlike_config"):
+        by_case[record.case].append(record)
+    sentences = []
+    for case, records in by_case.items():
+        places = dict.fromkeys((r.stack, r.layer or 0) for r in records)
+        ends = dict.fromkeys(percent(pick(r.value for r in records)) for pick in (min, max))
+        sentences.append(
+            f"Not what the model's config says: {case}, in {_named_places(places)}, where {' to '.join(ends)} of the "
+            "neurons are active. These may not be the numbers of the model as it was trained: check what runs it."
+        )
     return sentences
 
 
@@ -111,9 +130,15 @@ def _between(layers: Sequence[Layer], what: str) -> str:
 
 def _named(layers: Sequence[Layer]) -> str:
     """Layers in words: "layers 0 and 3", by stack where there are several; the first twelve of many."""
+    return _named_places([(layer.stack, layer.layer) for layer in layers])
+
+
+def _named_places(places: Iterable[tuple[str, int]]) -> str:
+    by_stack: dict[str, list[str]] = defaultdict(list)
+    for stack, layer in places:
+        by_stack[stack].append(str(layer))
     sentences = []
-    for stack, part in by_stack(layers):
-        numbers = [str(layer.layer) for layer in part]
+    for stack, numbers in by_stack.items():
         rest = f" and {len(numbers) - _LISTED} more" if len(numbers) > _LISTED else ""
         word = "layer" if len(numbers) == 1 else "layers"
         sentences.append(" ".join(filter(None, [stack, word, ", ".join(numbers[:_LISTED]) + rest])))

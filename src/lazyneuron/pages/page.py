@@ -134,7 +134,7 @@ def _training_sections(runs: list[Run]) -> list[ModelSection]:
             )
             table = training_tables.density_table(run)
             tables_of.append(replace(table, title=f"{table.title}: {run.label}") if is_comparison else table)
-            if warning := training_tables.progress(run):
+            for warning in [*filter(None, [training_tables.progress(run)]), *measure_sentences.unlike_config(run)]:
                 warnings.append(f"{run.label}: {warning}" if is_comparison else warning)
         figures += [training_charts.density_by_layer(same, f"fig2-{slug}")]
         figures += [training_charts.loss_and_accuracy(same, f"loss-{slug}")]

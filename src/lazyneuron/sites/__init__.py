@@ -1,5 +1,6 @@
 """Sites: where a model's MLPs keep their up, gate and down weights, found by tracing."""
 
+from lazyneuron.sites.declared import declared_activations
 from lazyneuron.sites.dry_run import Inputs, as_call, dry_run, dummy_inputs, inputs_or_dummy, is_tracing
 from lazyneuron.sites.find import find_sites, find_sites_in_call
 from lazyneuron.sites.parallel import all_neurons, is_expert_parallel, tensor_parallel_mesh
@@ -15,6 +16,7 @@ __all__ = [
     "all_neurons",
     "as_call",
     "clean_name",
+    "declared_activations",
     "dry_run",
     "dummy_inputs",
     "find_sites",
