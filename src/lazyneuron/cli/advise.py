@@ -20,6 +20,9 @@ class Advise(ExploitCommand):
     MODEL is what `lazyneuron measure` takes: a hub id, a folder, a GGUF file, timm:NAME, module.path:function. The
     selection of a model that `lazyneuron enforce` saved is in force.
 
+    The points where dense is as fast are kept for `lazyneuron exploit`, by processor, threads, shape and dtype, in
+    break_even.json in $LAZYNEURON_CACHE, or else in lazyneuron below $XDG_CACHE_HOME or ~/.cache.
+
     Exploiting is lossless: a neuron is skipped only where its activation is certainly zero (or certainly not among the
     k largest, under Top-k). GELU and SiLU leave hardly a neuron at zero: enforce a Top-k first.
 
