@@ -34,6 +34,23 @@ def test_generate_counts_the_finished_sequences(use_cache, pad):
     assert_same(probe.state(), one_pass(model, [row for step in steps for row in step]))
 
 
+@pytest.mark.parametrize(
+    "options", [{"cache_implementation": "static", "disable_compile": True}, {"prefill_chunk_size": 2}]
+)
+def test_a_static_cache_and_a_prompt_in_chunks_change_nothing(options):
+    """The masks of a static cache have four dimensions; a chunk of two tokens holds padding alone in row 0."""
+    model = llama()
+    eos = int(free_running(model)[0, 7])
+    rows = free_running(model).tolist()
+    ends = [next((i + 1 for i in range(5, 14) if row[i] == eos), 99) for row in rows]
+    cache = {} if "cache_implementation" in options else {"past_key_values": hf.DynamicCache()}
+    statistics = STATISTICS if "cache_implementation" in options else ("active", "position", "overlap")
+    with watch(model, statistics=statistics) as probe:
+        out = model.generate(PROMPTS, attention_mask=MASK, max_new_tokens=9, eos_token_id=eos, **options, **cache)
+    assert out.shape[1] > min(ends) + 1
+    assert_same(probe.state(), one_pass(model, processed(out, ends), statistics))
+
+
 class _EndsAt(hf.StoppingCriteria):
     """Ends row 1 at its second new token, whatever that is."""
 

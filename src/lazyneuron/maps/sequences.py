@@ -74,6 +74,7 @@ class Sequences:
         self._past, self._is_same = _Past(), False
         self._next: _Past | None = None
         self._placed: dict[Any, tuple[Tokens, Tokens]] = {}
+        self._documents: dict[torch.device, Documents] = {}
 
     def close(self) -> None:
         """Forget every cache."""
@@ -87,7 +88,10 @@ class Sequences:
 
         A flat map [T, 1, F] of packed documents becomes a row [1, T, F].
         """
-        documents = Documents(self._inputs, h_BSF.device) if self._has_places else None
+        documents = None
+        if self._has_places:
+            documents = self._documents.get(h_BSF.device) or Documents(self._inputs, h_BSF.device)
+            self._documents[h_BSF.device] = documents
         if documents is not None and documents.is_flat(h_BSF.shape):
             h_BSF, real, ids = h_BSF.transpose(0, 1), tokens.is_real_BS, tokens.ids_BS
             tokens = Tokens(None if real is None else real.T, None if ids is None else ids.T)
