@@ -33,6 +33,7 @@ def test_two_generations_at_once_do_not_mix():
 CHANGES: dict[str, Callable[[Any], Any]] = {
     "cropped": lambda cache: cache.crop(-2),
     "reordered": lambda cache: cache.reorder_cache(torch.tensor([1, 0])),
+    "repeated": lambda cache: cache.batch_repeat_interleave(2),
     "in place": lambda cache: cache.layers[0].keys.copy_(cache.layers[0].keys.flip(0)),
 }
 
@@ -44,11 +45,11 @@ def test_a_cache_that_was_changed_is_not_continued(change):
     with watch(model, statistics=["position", "overlap"]) as probe, torch.no_grad():
         cache = model(ids[:, :6]).past_key_values
         CHANGES[change](cache)
-        model(ids[:, 6:], past_key_values=cache)
+        model(ids[:, 6:].repeat(len(cache.layers[0].keys) // 2, 1), past_key_values=cache)
     at = 4 if change == "cropped" else 6
-    assert probe.state()["model.layers.0.mlp/position"][:7, 1].tolist() == [2 + 2 * (i == at) for i in range(6)] + [
-        2 * (at == 6)
-    ]
+    tokens = torch.tensor([2] * 6 + [0])
+    tokens[at] += len(cache.layers[0].keys)
+    assert torch.equal(probe.state()["model.layers.0.mlp/position"][:7, 1], tokens)
     wanted = one_pass(model, [*ids[:, :6]], ["overlap"])
     assert torch.equal(probe.state()["model.layers.0.mlp/overlap"], wanted["model.layers.0.mlp/overlap"])
 

@@ -88,3 +88,15 @@ def test_tokens_in_rows_of_another_shape_have_no_position():
     with watch(model, statistics=["position"]) as probe:
         model(ids, mask)
     assert probe.state()[f"{probe.sites[0].name}/position"][:7, 1].tolist() == [2] * 6 + [0]
+
+
+def test_tokens_on_both_sides_of_a_gap_are_no_neighbours():
+    """Position ids that jump ahead: the tokens between them are not in the row."""
+    model, ids = Embedded(), PACKED[:, :5]
+    with watch(model, statistics=["position", "overlap"]) as probe:
+        model(ids, position_ids=torch.tensor([[0, 1, 2, 7, 8]]))
+    with watch(model, statistics=["overlap"]) as alone:
+        model(ids[:, :3])
+        model(ids[:, 3:])
+    assert probe.state()["/position"][:6, 1].tolist() == [1, 1, 1, 1, 1, 0]
+    assert torch.equal(probe.state()["/overlap"], alone.state()["/overlap"])

@@ -122,6 +122,9 @@ def test_an_end_token_at_the_start_ends_nothing():
     with watch(model) as probe:
         decode(model, rows, torch.ones_like(rows), [1, 2])
     assert set(probe.num_tokens.values()) == {5}  # the last pad of row 0
+    with watch(model) as probe, torch.no_grad():
+        model(torch.tensor([[5, 2, 0, 6], [5, 6, 2, 2]]))
+    assert set(probe.num_tokens.values()) == {8}  # nothing is after an end in a call that continues no cache
 
 
 def test_a_row_that_ended_goes_on_in_the_next_turn():
