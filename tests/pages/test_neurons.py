@@ -102,3 +102,14 @@ def test_the_report_links_to_it(folder: RunFolder, open_page) -> None:
     page.click("text=Browse its neurons")
     page.wait_for_selector("body[data-ready]")
     assert page.inner_text("h1") == "Which tokens wake which neuron of tiny?"
+
+
+def test_patches_are_shown_in_their_images(folder: RunFolder, open_page) -> None:
+    dot = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
+    images = {"side": 2, "num_before": 1, "images": {"3": dot}}
+    (folder.path / "images.json").write_text(json.dumps(images), encoding="utf-8")
+    page = open_page(write_neurons(folder, "tiny", folder.path / "neurons.html"))
+    page.wait_for_selector("body[data-ready]")
+    assert page.inner_text("#detail .where") == "image 3, row 1, column 0"  # position 3, the third patch
+    box = page.locator(".picture i").evaluate("(box) => [box.style.left, box.style.top, box.style.width]")
+    assert box == ["0%", "50%", "50%"]

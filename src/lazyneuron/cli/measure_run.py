@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from torch import Tensor
 
 from lazyneuron.cli.loading import config_of, explained_failures, loaded_on_device, progress, sites_of
 from lazyneuron.cli.measure import Measure
@@ -18,7 +19,7 @@ from lazyneuron.load.batches import Inputs, batches
 from lazyneuron.load.models import Loaded, forward_arguments, short_name
 from lazyneuron.measure.alarm import RELU_LIKE, Alarm, alarm_texts
 from lazyneuron.measure.examples import TopExamples, top_examples
-from lazyneuron.measure.examples_file import write_examples
+from lazyneuron.measure.examples_file import write_examples, write_images
 from lazyneuron.measure.probe import Probe, watch
 from lazyneuron.measure.probe_records import probe_records
 from lazyneuron.records.folder import RunFolder
@@ -78,11 +79,23 @@ def measure(command: Measure, console: Console) -> Measured:
         _save_counts(probe, folder)
         if examples is not None:
             write_examples(examples, loaded.tokenizer, folder.path)
+            if loaded.kind == "images":
+                again, _ = batches(loaded, **sources, batch_size=command.batch, length=command.length)
+                num_tokens = max(len(density) for density in probe.density_by_position.values())
+                num_before = int(class_token_in is not None)
+                write_images(examples, _pixels(again), num_tokens - num_before, num_before, folder.path)
         folder.mark_done()
         if seen < command.tokens:
             notes.append(f"the data ended after {seen:,} of {command.tokens:,} tokens")
     records = folder.records()
     return Measured(folder.path, records, sites, notes + _warnings(records, sites), stopped)
+
+
+def _pixels(data: Iterator[Inputs]) -> Iterator[Tensor]:
+    """The images [C, H, W] of all batches."""
+    for batch in data:
+        pixels = batch if isinstance(batch, Tensor) else [*(batch.values() if isinstance(batch, Mapping) else batch)]
+        yield from next(x for x in (pixels if isinstance(pixels, list) else [pixels]) if x.dim() == 4)
 
 
 def _has_ids_without_mask(first: Inputs) -> bool:

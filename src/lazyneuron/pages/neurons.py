@@ -13,8 +13,8 @@ from safetensors.numpy import load_file
 from lazyneuron.records.folder import RunFolder
 
 HERE = Path(__file__).parent
-MAX_TOKENS = 1_500_000
-"""Token ids that a page holds at most: about 4 MB."""
+MAX_TOKENS = 4_000_000
+"""Token ids that a page holds at most: about 6 MB."""
 
 
 def has_examples(folder: RunFolder) -> bool:
@@ -42,7 +42,10 @@ def _data(folder: RunFolder) -> dict[str, Any]:
     names = [site["name"] for site in folder.config["sites"] if f"{site['name']}/values" in found]
     _, n, width = found[f"{names[0]}/windows"].shape if names else (0, 1, 1)
     most = max(1, MAX_TOKENS // max(1, len(names) * n * width))
-    return {"texts": [*texts.values()], "sites": [_site(name, found, counts[name], place, most) for name in names]}
+    pictures = folder.path / "images.json"
+    images = json.loads(pictures.read_text(encoding="utf-8")) if pictures.is_file() else None
+    sites = [_site(name, found, counts[name], place, most) for name in names]
+    return {"texts": [*texts.values()], "images": images, "sites": sites}
 
 
 def _site(name: str, found: dict[str, Any], counts_F: Any, place: dict[int, int], most: int) -> dict[str, Any]:
