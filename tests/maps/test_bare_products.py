@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lazyneuron.maps.bare_products import BareMaps
+from lazyneuron.maps.routed import Numbers, RoutedTokens
 from lazyneuron.sites import Site, find_sites
 
 T, D, N, E = 5, 8, 16, 3  # tokens, d_model, neurons, experts
@@ -29,7 +30,8 @@ def random(*shape: int) -> Tensor:
 def maps(down: Tensor, run: Callable[[], Any], up: Tensor | None = None, site: Site = SITE) -> list[Tensor]:
     """The activation maps that `run()` puts through `down`."""
     seen: list[Tensor] = []
-    with BareMaps([(down, site)], lambda _, h: seen.append(h.clone()), {} if up is None else {site.up: up}) as bare:
+    ups = {} if up is None else {site.up: up}
+    with BareMaps([(down, site)], lambda _, h, n: seen.append(h.clone()), ups, RoutedTokens()) as bare:
         run()
     assert bare.seen == ({site.name} if seen else set())
     return seen
@@ -145,10 +147,10 @@ def firing(model: nn.Module) -> tuple[dict[str, list[int]], Tensor]:
     sites = [site for site in find_sites(model, {"input_ids": IDS}) if parameters[site.down].dim() == 3]
     counts = {site.name: torch.zeros(site.d_ff + 1, dtype=torch.long) for site in sites}
 
-    def count(site: Site, h: Tensor) -> None:
+    def count(site: Site, h: Tensor, numbers: Numbers | None) -> None:
         counts[site.name] += torch.cat([(h != 0).sum(0), torch.tensor([len(h)])])
 
-    bare = BareMaps([(parameters[site.down], site) for site in sites], count, parameters)
+    bare = BareMaps([(parameters[site.down], site) for site in sites], count, parameters, RoutedTokens())
     with torch.no_grad(), bare:
         output = model(IDS).logits
     assert bare.seen == set(bare.names) != set()

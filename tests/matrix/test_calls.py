@@ -63,22 +63,10 @@ def counted(probe: lazy.Probe, site: str) -> dict[str, Any]:
     }
 
 
-NOT_YET: dict[str, tuple[str, ...]] = {
-    "right pad": ("Mixtral",),
-    "left pad": ("Mixtral",),
-    "cache": ("Mixtral",),
-    "generate": ("Mixtral",),
-    "labels": ("Mixtral",),
-    "4-D": ("Mixtral",),
-}
-"""Cells that are counted wrongly today."""
-
-
 def cells() -> Iterator[Any]:
     for name, family in FAMILIES.items():
         for call in CALLS:
             marks = [pytest.mark.skip(reason=family.lacks[call])] if call in family.lacks else []
-            marks += [pytest.mark.xfail(strict=True)] if name in NOT_YET.get(call, ()) else []
             yield pytest.param(name, call, marks=marks, id=f"{name}-{call}")
 
 

@@ -19,6 +19,7 @@ from lazyneuron.maps.dropout import dropouts_inside
 from lazyneuron.maps.mask_readers import MaskReader, mask_reader
 from lazyneuron.maps.owners import Layout
 from lazyneuron.maps.padding import Padding
+from lazyneuron.maps.routed import Numbers, RoutedTokens, at_experts
 from lazyneuron.maps.sequences import Sequences
 from lazyneuron.maps.tokens import Tokens
 from lazyneuron.sites import (
@@ -71,6 +72,8 @@ class MapHooks:
         self._bare: list[BareMaps] = []
         self._before_dropout: dict[str, tuple[weakref.ref[Tensor], Tensor]] = {}
         self._padding = Padding(model)
+        self._routed = RoutedTokens()
+        self._laid: dict[tuple[str, int], tuple[Numbers, tuple[Tensor, Tokens]]] = {}  # tokens at experts, in this call
         self._sequences = Sequences(model, has_places)
 
     @property
@@ -119,6 +122,8 @@ class MapHooks:
             kept.clear()
         self._padding.end()
         self._sequences.close()
+        self._routed.forget()
+        self._laid.clear()
         forget_compiled()
         if unseen and self._warns and not is_error:
             warnings.warn(f"no product with the bare down weight was seen at {', '.join(unseen)}", stacklevel=3)
@@ -142,6 +147,8 @@ class MapHooks:
     def _on_call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._padding.begin(args, kwargs)
         self._sequences.begin(args, kwargs)
+        self._routed.forget()
+        self._laid.clear()
         self._has_grad.append(torch.is_grad_enabled())
         if self._must_find:
             self._found(find_sites_in_call(module, args, kwargs))
@@ -195,7 +202,10 @@ class MapHooks:
             self._handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
         self._attached += sites
         if bare:
-            self._bare.append(BareMaps(bare, self._see, layout.parameters))
+            for module in {id(m): m for down, _ in bare if down.dim() == 3 for m in layout.around(down)}.values():
+                hook = _guarded(module, lambda _, args, kwargs: self._routed.begin(args, kwargs))
+                self._handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
+            self._bare.append(BareMaps(bare, self._see, layout.parameters, self._routed))
             self._bare[-1].__enter__()
 
     def _at_masks(self, reader: MaskReader) -> Callable[..., None]:
@@ -218,8 +228,8 @@ class MapHooks:
 
         return hook
 
-    def _see(self, site: Site, h: Tensor) -> None:
-        """Pass on an activation map [..., F]."""
+    def _see(self, site: Site, h: Tensor, numbers: Numbers | None = None) -> None:
+        """Pass on an activation map [..., F]; at experts [T, F], with the numbers of their tokens if they are known."""
         if torch._C._current_graph_task_id() != -1:  # a checkpoint's second forward pass runs inside backward
             return
         # Of the whole call: reentrant checkpointing switches gradients off inside it.
@@ -229,7 +239,16 @@ class MapHooks:
             h = all_neurons(self._mesh, h.detach(), site.d_ff)
             if h.size(-1) != site.d_ff:
                 raise ValueError(f"site {site.name!r}: {site.down} got {h.size(-1)} neurons, the site has {site.d_ff}")
-            self._on_map(site, *self._sequences.place(site, *self._padding.split(site, h)))
+            if numbers is None:
+                self._on_map(site, *self._split(site, h))
+                return
+            key = site.name, id(numbers.grid_BS1)
+            if key not in self._laid:  # once for all experts; with the numbers, so that others do not take their id
+                self._laid[key] = numbers, self._split(site, numbers.grid_BS1)
+            self._on_map(site, h[:, None], at_experts(numbers.of, *self._laid[key][1]))
+
+    def _split(self, site: Site, h: Tensor) -> tuple[Tensor, Tokens]:
+        return self._sequences.place(site, *self._padding.split(site, h))
 
 
 def _below(prefix: str, site: Site) -> Site:

@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from lazyneuron.maps.routed import Numbers, RoutedTokens
 from lazyneuron.sites import Site, is_tracing
 
 _OPERANDS_AT = {"matmul": 0, "__matmul__": 0, "__rmatmul__": 0, "mm": 0, "bmm": 0, "mv": 0}
@@ -102,42 +103,65 @@ class BareProducts(TorchFunctionMode, ABC):
 
 
 class BareMaps(BareProducts):
-    """Calls `on_map(site, h)` with the activation map of each product with a bare down weight.
+    """Calls `on_map(site, h, numbers)` with the activation map of each product with a bare down weight.
 
     The map has shape [..., F] as in the model, or [N, F] where the product is batched or grouped over experts. Each row
     is then a token at an expert. Rows beyond the last group are left out, and so are unused capacity and tokens that
     the router masked, if `parameters` (by name) holds the up weight: they enter the up projection as exact zeros.
     Filling that is not zero counts as tokens, such as the rows that expert parallelism in transformers' `batched_mm`
     computes at a wrong expert and then multiplies by zero.
+
+    `numbers` say which token each row at experts is, as `routed` follows them; None if that is not known.
     """
 
     def __init__(
         self,
         bare: Sequence[tuple[Tensor, Site]],
-        on_map: Callable[[Site, Tensor], None],
+        on_map: Callable[[Site, Tensor, Numbers | None], None],
         parameters: Mapping[str, Tensor],
+        routed: RoutedTokens,
     ) -> None:
         self.names = [site.name for _, site in bare]
         self._on_map = on_map
         self._is_filling: dict[str, Tensor] = {}
+        self._numbers: dict[str, Numbers] = {}
+        self._routed = routed
         ups = [(parameters[site.up], site, False) for _, site in bare if site.up in parameters]
         super().__init__([*((down, site, True) for down, site in bare), *(up for up in ups if up[0].dim() == 3)])
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = super().__torch_function__(func, types, args, kwargs)
+        if not is_tracing():
+            self._routed.follow(func, args, kwargs or {}, out)
+        return out
 
     @torch.no_grad()
     def _see(self, site: Site, is_down: bool, product: Product) -> None:
         x, kept = product.moved().flatten(-len(product.axes)).detach(), product.kept
-        is_filling = self._is_filling.pop(site.name, None)
+        if not is_down:
+            self._see_up(site, x, product)
+            return
+        is_filling, numbers = self._is_filling.pop(site.name, None), self._numbers.pop(site.name, None)
         if product.is_batched:
             x = x.reshape(-1, x.shape[-1])
-            if not is_down:
-                self._is_filling[site.name] = (x == 0).all(-1)
-                return
             if is_filling is not None and len(is_filling) == len(x):
                 kept = ~is_filling if kept is None else kept & ~is_filling
-            x = x if kept is None else x[kept]
-        if is_down:
-            self.seen.add(site.name)
-            self._on_map(site, x)
+        if numbers is not None and (x.dim() != 2 or len(numbers.of) != len(x)):
+            numbers = None
+        if product.is_batched and kept is not None:
+            x, numbers = x[kept], None if numbers is None else numbers._replace(of=numbers.of[kept])
+        self.seen.add(site.name)
+        self._on_map(site, x, numbers)
+
+    def _see_up(self, site: Site, x: Tensor, product: Product) -> None:
+        if product.is_batched:
+            self._is_filling[site.name] = (x == 0).all(-1).flatten()
+        numbers = self._routed.of(product.operand)
+        if numbers is not None and numbers.is_picked:
+            of_T = product._replace(operand=numbers.of).moved()[..., 0].flatten()
+            self._numbers[site.name] = numbers._replace(of=of_T)
+        else:
+            self._numbers.pop(site.name, None)
 
 
 def _tensors_in(values: Iterable[Any]) -> Iterator[Tensor]:

@@ -2,7 +2,7 @@
 
 import re
 
-from torch import nn
+from torch import Tensor, nn
 
 from lazyneuron.sites import clean_name, unwrap
 
@@ -36,6 +36,14 @@ class Layout:
         if not all({"weight"} <= owner._parameters.keys() <= {"weight", "bias"} for owner in owners):
             return owners, True
         return [self.modules[re.sub(r"(\.base_layer)+$", "", name)] for name in names], False
+
+    def around(self, weight: Tensor) -> list[nn.Module]:
+        """The modules around one that holds a weight, from the outside in, without the model: itself if it has none."""
+        found: list[nn.Module] = []
+        for name in self._holders[id(weight)]:
+            path = name.split(".")
+            found += [self.modules[".".join(path[:end])] for end in range(1, max(len(path), 2))]
+        return found
 
 
 def numberless(name: str) -> str:
