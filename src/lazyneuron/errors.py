@@ -13,6 +13,8 @@ _EXTRA_OF = {
     "jinja2": "cli",
     "jsonargparse": "cli",
     "lightning": "lightning",
+    "narwhals": "frames",
+    "polars": "frames",
     "rich": "cli",
     "scipy": "paper",
     "sentencepiece": "cli",

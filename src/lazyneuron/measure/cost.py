@@ -95,6 +95,9 @@ class Cost:
         """
         return 1 / (1 - self.mlp_share + self.mlp_share * self.simulated_mlp_read)
 
+    def _repr_html_(self) -> str:
+        return self.table()._repr_html_()
+
     def table(self) -> Table:
         """One line per part and the total: MFLOPs per token and weight MB per pass, dense and (if given) simulated."""
         titles = ("dense MFLOP/token", "simulated MFLOP/token", "dense weight MB", "simulated weight MB")

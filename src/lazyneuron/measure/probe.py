@@ -3,7 +3,7 @@
 import types
 import warnings
 from collections.abc import Iterable, Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 import torch.distributed as dist
@@ -18,6 +18,11 @@ from lazyneuron.measure.following import across_calls, second_half
 from lazyneuron.measure.readings import Readings
 from lazyneuron.measure.statistics import STATISTICS, Seen
 from lazyneuron.sites import Site, SiteChoice, declared_activations, unwrap
+
+if TYPE_CHECKING:
+    import altair
+
+    from lazyneuron.measure.frames import Per
 
 
 def watch(
@@ -170,6 +175,27 @@ class Probe(Readings):
         state = self.state()
         for name, counts in other.state().items():
             state[name] += counts.to(state[name].device)
+
+    def to_frame(self, per: "Per" = "site", *, backend: str | None = None) -> Any:
+        """The numbers as a data frame of polars or pandas, whichever is installed; `backend` names it.
+
+        Per "site": stack, layer, site, activation, width and every number of the records (density, num_active,
+        never_fired, hot_90, ...), null at sites that no token reached. Per "neuron": stack, layer, site, neuron and
+        firing_rate. Write it by the frame's own means, such as `to_frame().write_parquet("counts.parquet")`.
+        UsageError where neither is installed.
+        """
+        from lazyneuron.measure.frames import probe_frame
+
+        return probe_frame(self, per, backend)
+
+    def plot(self) -> "altair.Chart":
+        """The density by layer, one line per stack, as an Altair chart; UsageError where Altair is not installed."""
+        from lazyneuron.measure.frames import probe_chart
+
+        return probe_chart(self)
+
+    def _repr_html_(self) -> str | None:
+        return self.table()._repr_html_() if self._hooks.sites is not None else None
 
     def attach(self) -> Self:
         """Count until `detach`, as `with` does."""

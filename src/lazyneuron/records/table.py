@@ -100,7 +100,7 @@ class Table:
 
     def _repr_html_(self) -> str:
         title = f"<caption>{escape(self.title)}</caption>" if self.title else ""
-        return self.html().replace(">", f">{title}", 1) + "".join(f"<p>{escape(note)}</p>" for note in self.notes)
+        return self.html().replace(">", f">{title}", 1) + "".join(map(paragraph, self.notes))
 
     def html(self, css_class: str = "numbers") -> str:
         """The table element, without title and notes."""
@@ -150,6 +150,11 @@ def _class_of(column: Column) -> str:
 def _markdown(text: str) -> str:
     """A text that stays within its cell, and no HTML."""
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+
+
+def paragraph(text: str) -> str:
+    """A sentence in HTML."""
+    return f"<p>{escape(text)}</p>"
 
 
 def percent(digits: int = 2) -> Callable[[float], str]:
