@@ -102,7 +102,7 @@ FAMILIES = {
             num_experts_per_tok=2,
             experts_implementation="eager",  # grouped products have no float64
         ),
-        "",
+        r"\.experts$",
         ONE_KIND,
     ),
     "Phi": Family(_decoder("Phi", **SIZES, **GATED), r"\.fc2$", ONE_KIND),
