@@ -16,14 +16,15 @@ IDS = torch.arange(3, 33).view(5, 6)
 LENGTHS = (6, 2, 4, 1, 3)
 SIZES: dict[str, Any] = {"vocab_size": 60, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
 SIZES |= {"num_key_value_heads": 2, "intermediate_size": 24, "hidden_act": "relu", "num_local_experts": 4}
-NEMOTRON = {name: size for name, size in SIZES.items() if name != "hidden_act"} | {"mlp_hidden_act": "relu2"}
+OWN_ACTIVATION = {name: size for name, size in SIZES.items() if name != "hidden_act"}
+NEMOTRON = OWN_ACTIVATION | {"mlp_hidden_act": "relu2"}
 NEMOTRON |= {"layers_block_type": ["attention", "moe"], "n_routed_experts": 4, "n_group": 1, "topk_group": 1}
 NEMOTRON |= {"moe_intermediate_size": 24, "moe_shared_expert_intermediate_size": 8, "head_dim": 8}
 LLAMA4 = {"intermediate_size_mlp": 24, "interleave_moe_layer_step": 1, "pad_token_id": 0}
 
 FAMILIES: dict[str, Callable[[int], nn.Module]] = {
     "Mixtral": lambda k: hf.MixtralModel(hf.MixtralConfig(**SIZES, num_experts_per_tok=k)),
-    "GPT-OSS": lambda k: hf.GptOssModel(hf.GptOssConfig(**SIZES, num_experts_per_tok=k, head_dim=8)),
+    "GPT-OSS": lambda k: hf.GptOssModel(hf.GptOssConfig(**OWN_ACTIVATION, num_experts_per_tok=k, head_dim=8)),
     "Granite, sorted before its experts": lambda k: hf.GraniteMoeModel(
         hf.GraniteMoeConfig(**SIZES, num_experts_per_tok=k)
     ),

@@ -240,7 +240,8 @@ class MapHooks:
             if h.size(-1) != site.d_ff:
                 raise ValueError(f"site {site.name!r}: {site.down} got {h.size(-1)} neurons, the site has {site.d_ff}")
             if numbers is None:
-                self._on_map(site, *self._split(site, h))
+                is_gathered = site.order == "gathered"
+                self._on_map(site, *(self._padding.split_gathered if is_gathered else self._split)(site, h))
                 return
             key = site.name, id(numbers.grid_BS1)
             if key not in self._laid:  # once for all experts; with the numbers, so that others do not take their id

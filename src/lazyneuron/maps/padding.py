@@ -99,6 +99,24 @@ class Padding:
             is_real_BS if is_real_BS is None else is_real_BS.to(on), ids if ids is None else ids.to(on)
         )
 
+    def split_gathered(self, site: Site, h: Tensor) -> tuple[Tensor, Tokens]:
+        """The same where a router has sent the model's tokens to the site in an unknown order: no mask fits them.
+
+        Each counts as a sequence of its own; if some are padding, a warning names the site.
+        """
+        ids = next(self._ids(site), None)
+        is_real_BS = None if ids is None or site.name in self._warned else self._real_tokens(site, ids.shape)
+        if is_real_BS is not None and not is_real_BS.all():
+            self._warned.add(site.name)
+            warnings.warn(
+                f"site {site.name!r}: a router sends it tokens in an order of its own, which the masks do not follow; "
+                "all its tokens are counted, including padding",
+                stacklevel=2,
+            )
+        return h.reshape(-1, 1, h.shape[-1]), Tokens(
+            position_BS=h.new_full((h[..., 0].numel(), 1), -1, dtype=torch.long)
+        )
+
     def _real_tokens(self, site: Site, tokens: Sequence[int]) -> Tensor | None:
         masks = self._masks[site.name]
         key = (*masks, *tokens)
