@@ -45,7 +45,7 @@ def magnitudes(kind, low, high):
     if kind == RELU_SQUARED:
         return max(low, 0.0) ** 2 * (1 - 1e-9), max(high, 0.0) ** 2 * (1 + 1e-9)
     deepest, depth, spare = (1.2785, 0.27847, 0.0) if kind == SILU else (0.7518, 0.16998, _GELU_FORMS)
-    a, b = abs(_smooth(kind, low)), abs(_smooth(kind, high))
+    a, b = abs(smooth(kind, low)), abs(smooth(kind, high))
     if low > 0:
         return max(a * (1 - 1e-9) - spare, 0.0), b * (1 + 1e-9) + spare
     if high < 0:
@@ -55,7 +55,7 @@ def magnitudes(kind, low, high):
 
 
 @njit
-def _smooth(kind, u):
+def smooth(kind, u):
     if kind == SILU:
         return u / (1 + np.exp(-u)) if not u < -700 else 0.0
     return 0.5 * u * (1 + math.erf(u / 1.4142135623730951))
