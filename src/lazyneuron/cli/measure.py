@@ -20,7 +20,7 @@ class Measure(FeedCommand):
       timm:NAME            timm:vit_base_patch16_224 (pip install timm)
       module.path:function your own: returns (model, inputs), where inputs is one batch or an iterable of batches
 
-    Padding is recognised by an attention_mask among the inputs; without one, every position counts.
+    Padding is left out according to the masks (or labels) among the inputs; without any, every position counts.
     With no data given, it uses text (the Python documentation) or images (digits) that are already on the machine. How
     sparse a model is depends on its data, so give it the kind of data that it was trained for.
 
