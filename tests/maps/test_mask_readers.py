@@ -83,10 +83,15 @@ def test_a_mask_made_inside(batch_first: bool, size: int) -> None:
 def test_attention_of_ones_own() -> None:
     """The mask of its self-attention holds, not that of its attention to other tokens."""
     model, x, others = Blocks().eval(), random(6, 2, 16), random(6, 2, 16)
-    padded = {"x": x, "others": others, "padded": IS_PADDING, "other_padding": torch.zeros(2, 6).bool()}
+    padded = {
+        "x": x,
+        "others": others,
+        "padded": IS_PADDING,
+        "other_padding": torch.arange(6) >= torch.tensor([[4], [1]]),
+    }
     rows = [
-        {"x": x[:n, i : i + 1], "others": others[:, i : i + 1], "padded": None, "other_padding": None}
-        for i, n in enumerate(LENGTHS)
+        {"x": x[:n, i : i + 1], "others": others[:m, i : i + 1], "padded": None, "other_padding": None}
+        for i, (n, m) in enumerate(zip(LENGTHS, (4, 1), strict=True))
     ]
     same(counts(model, padded), counts(model, *rows))
 
@@ -155,6 +160,10 @@ def test_vilt_joins_text_and_patches() -> None:
         images = {"pixel_values": random(2, 3, 16, 16), "pixel_mask": pixels}
         model(input_ids=IDS, attention_mask=(~IS_PADDING).long(), **images)
     assert set(probe.num_tokens.values()) == {8 + 16 + 8 + 2}
+    with lazy.watch(model) as whole:  # without padding the encoder gets no mask, and that is no reason to warn
+        images["pixel_mask"] = torch.ones_like(pixels)
+        model(input_ids=IDS, attention_mask=torch.ones_like(IDS), **images)
+    assert set(whole.num_tokens.values()) == {2 * (6 + 16 + 1)}
 
 
 def test_which_modules_are_read() -> None:

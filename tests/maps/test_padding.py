@@ -164,12 +164,14 @@ def test_cached_decoding_counts_each_processed_token_once() -> None:
 
 def test_a_mask_that_does_not_fit_warns_once() -> None:
     """Tokens that the mask cannot be laid over are all counted, and the site is named."""
-    model = MLP()
+    model, mask = MLP(), torch.tensor([[1.0, 1, 1, 0]] * 2)
     with watch(model, find_sites(model, random(2, 8))) as probe:
         with pytest.warns(UserWarning, match="site '': attention_mask of shape"):
-            model(random(2, 5, 8), attention_mask=torch.ones(2, 4))
-        model(random(2, 5, 8), attention_mask=torch.ones(2, 4))
+            model(random(2, 5, 8), attention_mask=mask)
+        model(random(2, 5, 8), attention_mask=mask)
     assert probe.num_tokens == {"": 20}
+    with watch(model, probe.sites):
+        model(random(2, 5, 8), attention_mask=torch.ones(2, 4))  # leaves nothing out
 
 
 def test_generate_alone_finds_the_sites_of_both_stacks() -> None:
@@ -201,7 +203,8 @@ def test_beam_search_counts_every_beam() -> None:
 def test_sequence_first_inside(size: int, mask_of: str) -> None:
     """XLNet's maps are [S, B]: also where B = S, a mask is laid over the tokens that it is about."""
     torch.manual_seed(0)
-    model = hf.XLNetModel(hf.XLNetConfig(vocab_size=60, d_model=16, n_layer=2, n_head=2, d_inner=32)).eval()
+    sizes = {"vocab_size": 60, "d_model": 16, "n_layer": 2, "n_head": 2, "d_inner": 32}
+    model = hf.XLNetModel(hf.XLNetConfig(**sizes, ff_activation="relu")).double().eval()
     ids = torch.cat([IDS, IDS + 1, IDS + 2])[:size]
     lengths = torch.tensor([6, 2, 3, 5, 1, 4])[:size]
     mask = torch.arange(6) < lengths[:, None]

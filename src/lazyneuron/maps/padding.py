@@ -151,7 +151,7 @@ class Padding:
                     continue
                 is_real_BS = _from_mask(name, mask, inputs, tokens)
                 if is_real_BS is None or not _fits(is_real_BS, tokens):
-                    misfit = misfit or (name, mask)
+                    misfit = misfit or ((name, mask) if _masks_some(name, mask) else None)
                 elif not rows or rows[0].shape == is_real_BS.shape:
                     rows.append(is_real_BS)
         if not rows:
@@ -172,6 +172,12 @@ def _fits(is_real_BS: Tensor, tokens: Sequence[int]) -> bool:
     B, S = is_real_BS.shape
     is_sequence_first = len(tokens) == 2 and tuple(tokens) == (S, B)
     return math.prod(tokens) == B * S and (is_flat or is_sequence_first or tokens[0] == B)
+
+
+def _masks_some(name: str, mask: Any) -> bool:
+    """Whether a mask leaves anything out; one that cannot be read may do so."""
+    is_of_padding = name.endswith("key_padding_mask") or name == "input_mask"
+    return not isinstance(mask, Tensor) or bool((mask != 0).any() if is_of_padding else (mask == 0).any())
 
 
 def _from_mask(name: str, mask: Any, inputs: Mapping[str, Any], tokens: Sequence[int]) -> Tensor | None:
