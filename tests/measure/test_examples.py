@@ -105,6 +105,72 @@ def test_interrupted_examples_go_on_as_if_nothing_had_happened() -> None:
         assert torch.equal(second.state()[name], want), name
 
 
+def llama(**experts: int) -> nn.Module:
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "vocab_size": 50}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "eos_token_id": None}
+    if experts:
+        return hf.MixtralForCausalLM(hf.MixtralConfig(**sizes, **heads, **experts)).eval()
+    return hf.LlamaForCausalLM(hf.LlamaConfig(**sizes, **heads)).eval().double()
+
+
+TEXT = torch.randint(3, 50, (3, 11), generator=torch.Generator().manual_seed(4))
+
+
+@pytest.mark.parametrize("steps", [[11], [6, 1, 1, 1, 1, 1], [3] + [1] * 8, [4, 7]])
+@pytest.mark.parametrize("num_pads", [0, 2])
+def test_calls_with_a_cache_are_one_sequence_and_positions_leave_padding_out(steps: list[int], num_pads: int) -> None:
+    model, mask = llama(), torch.ones_like(TEXT)
+    mask[1, :num_pads] = 0
+    with top_examples(model, 4, context=3) as whole:
+        model(TEXT[[0]])
+        model(TEXT[[1], num_pads:])
+        model(TEXT[[2]])
+    stop, cache = 0, None
+    with top_examples(model, 4, context=3) as parts, torch.no_grad():
+        for step in steps:
+            start, stop = stop, stop + step
+            place = (mask.cumsum(1) - 1).clamp(min=0)[:, start:stop]
+            given = {"attention_mask": mask[:, :stop], "position_ids": place, "past_key_values": cache}
+            cache = model(TEXT[:, start:stop], **given, use_cache=True).past_key_values
+    for site in whole.sites:
+        a, b = whole[site.name], parts[site.name]
+        assert torch.allclose(a.values, b.values, atol=1e-6)
+        assert torch.equal(a.positions, b.positions)
+        assert torch.equal(a.sequences, b.sequences)
+        assert torch.equal(a.windows[..., :4], b.windows[..., :4])
+        after = b.windows[..., 4:]  # what a later call held is not known when a token is kept
+        assert torch.equal(after, a.windows[..., 4:].masked_fill(after < 0, -1))
+        assert torch.equal(a.histogram, b.histogram)
+
+
+def test_packed_documents_are_sequences_of_their_own() -> None:
+    model = llama()
+    with top_examples(model, 4, context=3) as apart:
+        model(TEXT[[0], :5])
+        model(TEXT[[0], 5:])
+    places = torch.cat([torch.arange(5), torch.arange(6)])[None]
+    with top_examples(model, 4, context=3) as packed:
+        model(TEXT[[0]], position_ids=places, use_cache=False)  # so that attention keeps the documents apart
+    for site in apart.sites:
+        for name, want in apart[site.name].tensors().items():
+            assert torch.allclose(packed[site.name].tensors()[name].double(), want.double(), atol=1e-6), name
+
+
+def test_at_experts_the_sequence_is_unknown_and_position_and_token_are_right() -> None:
+    model = llama(num_local_experts=4, num_experts_per_tok=2)
+    with top_examples(model, 4, context=2) as examples:
+        model(TEXT)
+    for site in examples.sites:
+        found = examples[site.name]
+        is_there = found.values > 0
+        assert is_there.any()
+        assert (found.sequences == -1).all()
+        held = TEXT[:, found.positions[is_there].long()] == found.windows[is_there][:, 2]
+        assert held.any(0).all()
+        assert (found.windows[..., [0, 1, 3, 4]] == -1).all()
+
+
 def test_nan_and_wrong_sizes() -> None:
     values = table()
     values[3] = torch.nan

@@ -77,4 +77,4 @@ def at_experts(number_T: Tensor, laid_BS1: Tensor, tokens: Tokens) -> Tokens:
     real, ids, position = (
         None if x is None else x.flatten()[place_T, None] for x in (tokens.is_real_BS, tokens.ids_BS, position_BS)
     )
-    return Tokens(real, ids, position)
+    return Tokens(real, ids, has_rows=False, position_BS=position)

@@ -183,9 +183,9 @@ class Sequences:
             is_pair_BS[:, 1:] &= steps
         if has_other_rows:
             place_BS = place_BS.new_full(shape, -1)
-        placed = tokens
+        placed = replace(tokens, has_rows=not has_other_rows)
         if before_B1 is not None or has_other_rows or not has_plain_rows:
-            placed = replace(tokens, is_pair_BS=is_pair_BS, position_BS=place_BS.masked_fill(~is_real_BS, -1))
+            placed = replace(placed, is_pair_BS=is_pair_BS, position_BS=place_BS.masked_fill(~is_real_BS, -1))
         if not goes_on or self._next is None or not shape.numel():
             return placed
         # A row without any token that is known of has none that goes on.

@@ -11,7 +11,8 @@ class Tokens:
     """The tokens of an activation map [B, S, F]: B rows of S tokens, on the map's device.
 
     `is_real_BS` is False at padding (None: all tokens are real). `ids_BS` are the token ids that the model was called
-    with, int64 (None: the model takes no ids, or they cannot be laid over this map).
+    with, int64 (None: the model takes no ids, or they cannot be laid over this map). Without `has_rows` the rows are
+    not the sequences of the call, as at experts: which sequence a token belongs to is unknown.
 
     Found only where they are asked for: `position_BS` counts the real tokens before each one in its sequence, int64,
     and is -1 where it is unknown (None: 0 to S - 1). `is_pair_BS` is True where a token directly follows the one before
@@ -22,6 +23,7 @@ class Tokens:
 
     is_real_BS: Tensor | None = None
     ids_BS: Tensor | None = None
+    has_rows: bool = True
     position_BS: Tensor | None = None
     is_pair_BS: Tensor | None = None
     is_continued_B: Tensor | None = None

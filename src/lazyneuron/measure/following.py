@@ -33,8 +33,8 @@ def _active(h: Tensor) -> Tensor:
     return (h != 0) & ~h.isnan()
 
 
-def second_half(site: str, shape: torch.Size, tokens: Tokens, num_before: Tensor) -> tuple[Tensor, Tensor]:
-    """Tokens of every second sequence, bool [B, S], and how many sequences began; `num_before` began in earlier calls.
+def sequence_numbers(site: str, shape: torch.Size, tokens: Tokens, num_before: Tensor) -> tuple[Tensor, Tensor]:
+    """The number of each token's sequence, [B, S], and how many sequences began; `num_before` began in earlier calls.
 
     A row with a real token that neither begins nor continues a known sequence counts as one that begins.
     """
@@ -52,4 +52,4 @@ def second_half(site: str, shape: torch.Size, tokens: Tokens, num_before: Tensor
         place_BS = torch.where(begins_BS.cumsum(1) > 0, place_BS, past_B.to(on)[:, None])
     if tokens.kept is not None and shape[1]:
         tokens.kept[f"{site}/place"] = place_BS[:, -1]
-    return place_BS % 2 == 1, begins_BS.sum()
+    return place_BS, begins_BS.sum()

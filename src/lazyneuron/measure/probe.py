@@ -14,7 +14,7 @@ from lazyneuron.kernels.count import count
 from lazyneuron.maps.attach import MapHooks
 from lazyneuron.maps.tokens import Tokens
 from lazyneuron.measure.alarm import alarm_texts
-from lazyneuron.measure.following import across_calls, second_half
+from lazyneuron.measure.following import across_calls, sequence_numbers
 from lazyneuron.measure.readings import Readings
 from lazyneuron.measure.statistics import STATISTICS, Seen
 from lazyneuron.sites import Site, SiteChoice, declared_activations, unwrap
@@ -226,7 +226,8 @@ class Probe(Readings):
         is_second_BS = num_sequences = None
         if self._has_halves:
             num_before = self._on_device(f"{site.name}/halves", (site.d_ff + 1,), h_BSF.device)[-1]
-            is_second_BS, num_sequences = second_half(site.name, h_BSF.shape[:2], tokens, num_before)
+            number_BS, num_sequences = sequence_numbers(site.name, h_BSF.shape[:2], tokens, num_before)
+            is_second_BS = number_BS % 2 == 1
         found = count(h_BSF, tokens.is_real_BS, tokens.is_pair_BS, is_second_BS, **self._needs)
         firing = self._on_device(site.name, (site.d_ff + 2,), h_BSF.device)
         firing[:-2] += found.firing_HF.sum(0)
