@@ -23,7 +23,7 @@ from lazyneuron.sites import Site, find_sites
 from lazyneuron.training.evaluation import Evaluation, site_records
 from lazyneuron.training.loop import Loop, learning_rate_at
 from lazyneuron.training.quality import Quality
-from lazyneuron.training.sharding import shard
+from lazyneuron.training.sharding import leave_at_exit, shard
 
 
 @dataclass
@@ -208,6 +208,7 @@ def _accelerator(device: str | None) -> Accelerator:
     if device == "cuda" and not has_cuda:
         raise UsageError("there is no CUDA device here (or PyTorch is a CPU build): use --device cpu")
     on_cpu = device == "cpu" or not has_cuda
+    leave_at_exit()
     return Accelerator(cpu=on_cpu, mixed_precision="no" if on_cpu else "bf16")
 
 

@@ -3,6 +3,8 @@
 PyTorch's `fully_shard` itself: accelerate (1.15) passes over its FSDP plugin on CPUs.
 """
 
+import atexit
+from functools import cache
 from typing import Any
 
 from torch import distributed, nn
@@ -18,6 +20,21 @@ def num_processes() -> int:
 def process_number() -> int:
     """The rank of this process; process 0 writes records and checkpoints."""
     return distributed.get_rank() if num_processes() > 1 else 0
+
+
+@cache
+def leave_at_exit() -> None:
+    """Have this process leave its group before Python ends.
+
+    Otherwise a thread of gloo's may ask for the interpreter's lock while that ends, and then the process aborts with
+    "terminate called without an active exception" although all its work is done.
+    """
+
+    def leave() -> None:
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.destroy_process_group()
+
+    atexit.register(leave)
 
 
 def shard(model: nn.Module) -> nn.Module:
