@@ -1,7 +1,6 @@
-"""Trainings of the paper's models: the loop with density, loss and accuracy measured at log-spaced steps."""
+"""Trainings of the paper's models: the model, its optimizer and its recorder in the loop."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -12,122 +11,16 @@ from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
 from lazyneuron.enforce.enforce import enforce
-from lazyneuron.enforce.selection import TopK
 from lazyneuron.errors import UsageError
 from lazyneuron.paper.progress import Progress
-from lazyneuron.paper.runs import ImageTask, Training, probe_steps
-from lazyneuron.paper.task import Batches, build_model, forward, labelled, training_batches
+from lazyneuron.paper.recorder import Recorder
+from lazyneuron.paper.runs import Training
+from lazyneuron.paper.task import Batches, build_model, forward, training_batches
 from lazyneuron.records.folder import RunFolder
-from lazyneuron.records.record import Record, Source, device_name
-from lazyneuron.sites import Site, find_sites
-from lazyneuron.training.evaluation import Evaluation, site_records
+from lazyneuron.records.record import Source, device_name
+from lazyneuron.sites import find_sites
 from lazyneuron.training.loop import Loop, learning_rate_at
-from lazyneuron.training.quality import Quality
 from lazyneuron.training.sharding import leave_at_exit, shard
-
-
-@dataclass
-class _Recorder:
-    """Measures and records a training as it goes; process 0 alone writes."""
-
-    run: Training
-    batches: Batches
-    folder: RunFolder
-    accelerator: Accelerator
-    report: Callable[[Progress], None]
-    model: nn.Module
-    sites: list[Site]
-    parent: dict[str, Any]
-
-    def __post_init__(self) -> None:
-        found = [r for r in self.folder.records() if r.what == "density" and r.split == "eval"]
-        self.density = tuple(r.value for r in found if r.step == found[-1].step)
-
-    def at_step(self, step: int) -> None:
-        """The size of the model before all steps; densities at the probe steps; quality after the last."""
-        if step == 0:
-            count = sum(parameter.numel() for parameter in self.model.parameters())
-            self._write([Record(what="num_parameters", value=count, unit="parameters", **self.parent)])
-        if step in probe_steps(self.run.num_steps, self.run.num_probes):
-            self._probe(step)
-        if step == self.run.num_steps:
-            self._test(step)
-        self.model.train()
-
-    def log_loss(self, step: int, loss: float, batch: dict[str, Tensor]) -> None:
-        """The mean training loss since the last log line."""
-        self._write([Record(what="loss", value=loss, unit="nats", split="train", step=step, **self.parent)])
-        self.report(Progress(self.run.name, step, self.run.num_steps, loss, self.density))
-
-    def _probe(self, step: int) -> None:
-        """Density of every layer, loss and accuracy on fixed batches of training and of held-out data."""
-        found = [record for split in ("train", "eval") for record in self._probe_split(split, step)]
-        self.density = tuple(r.value for r in found if r.what == "density" and r.split == "eval")
-        self._write(found)
-        loss = next(r.value for r in found if r.what == "loss" and r.split == "eval")
-        self.report(Progress(self.run.name, step, self.run.num_steps, loss, self.density, note="held-out"))
-
-    def _probe_split(self, split: str, step: int) -> Iterator[Record]:
-        selection = self.run.selection
-        evaluation = Evaluation(
-            self.model,
-            self.sites,
-            statistics=["active"] if selection else [],
-            has_natural=selection is not None,
-            quality=Quality(num_classes=self.batches.num_classes, adaptive=False),
-        )
-        self._run(evaluation, (self.batches.probe(split, number) for number in range(self.run.probe_batches)))
-        place: dict[str, Any] = {"split": split, "step": step, **self.parent}
-        yield from _density_records(evaluation, place)
-        numbers = {}
-        if evaluation.natural is not None:
-            numbers["natural_density"] = evaluation.natural.density, "fraction"
-            numbers["max_active"] = evaluation.kept.quantile(1), "neurons"
-        if isinstance(selection, TopK):
-            numbers["budget"] = {site.name: selection.k_of(site.d_ff) for site in self.sites}, "neurons"
-        yield from site_records(evaluation.kept, numbers, place)
-        quality, what = evaluation.quality, "probe_loss" if split == "train" else "loss"
-        place["num_tokens"] = quality.count
-        yield Record(what=what, value=quality.loss, unit="nats", **place)
-        yield Record(what="accuracy", value=quality.accuracy, unit="fraction", **place)
-
-    def _test(self, step: int) -> None:
-        """Quality on held-out data, in order and not augmented (split "test")."""
-        quality = Quality(num_classes=self.batches.num_classes, adaptive=isinstance(self.run.task, ImageTask))
-        evaluation = Evaluation(self.model, self.sites, quality=quality)
-        self._run(evaluation, self.batches.test())
-        place: dict[str, Any] = {"split": "test", "step": step, **self.parent}
-        self._write([*_quality_records(quality, place), *_density_records(evaluation, place)])
-
-    def _run(self, evaluation: Evaluation, batches: Iterator[dict[str, Tensor]]) -> None:
-        with self.accelerator.autocast():
-            evaluation.run(map(labelled, batches), is_shared=True)
-
-    def _write(self, records: list[Record]) -> None:
-        if self.accelerator.is_main_process:
-            self.folder.append(records)
-
-
-def _quality_records(quality: Quality, place: dict[str, Any]) -> Iterator[Record]:
-    """Loss, accuracy, Brier score and calibration; a bin of the reliability diagram is at its mean confidence."""
-    place = {"num_tokens": quality.count, **place}
-    yield Record(what="loss", value=quality.loss, unit="nats", **place)
-    yield Record(what="accuracy", value=quality.accuracy, unit="fraction", **place)
-    yield Record(what="brier", value=quality.brier, unit="squared probability", **place)
-    yield Record(what="ece", value=quality.ece, unit="fraction", **place)
-    if quality.adaptive:
-        yield Record(what="adaptive_ece", value=quality.adaptive_ece, unit="fraction", **place)
-    for bin in quality.reliability:
-        if bin.count and not quality.num_nonfinite:
-            here = {**place, "x": bin.confidence, "num_tokens": bin.count}
-            yield Record(what="reliability", value=bin.accuracy, unit="fraction", **here)
-
-
-def _density_records(evaluation: Evaluation, place: dict[str, Any]) -> Iterator[Record]:
-    """Density and active neurons per token of each site."""
-    kept = evaluation.kept
-    numbers = {"density": (kept.density, "fraction"), "num_active": (kept.num_active, "neurons/token")}
-    return site_records(kept, numbers, place)
 
 
 def train(
@@ -180,7 +73,7 @@ def train(
 
     source = Source.here(device_name(accelerator.device), torch.get_num_threads())
     parent: dict[str, Any] = {"recipe": run.name, "seed": seed, "source": source}
-    recorder = _Recorder(run, batches, folder, accelerator, report, model, sites, parent)
+    recorder = Recorder(run, batches, folder, accelerator, report, model, sites, parent)
     schedule: dict[str, Any] = {"peak": run.learning_rate, "schedule": run.schedule}
     schedule |= {"num_steps": run.num_steps, "warmup_steps": run.warmup_steps}
     Loop(
