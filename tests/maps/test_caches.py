@@ -88,3 +88,30 @@ def test_a_state_without_a_length_is_followed():
     with watch(model, statistics=["position", "overlap"]) as alone, torch.no_grad():
         model(ids, use_cache=False)
     assert_same(probe.state(), alone.state())
+
+
+def test_a_static_cache_that_was_emptied_begins_anew_in_inference_mode():
+    """Tensors made there have no version, so that only the cache's length tells."""
+    model = llama()
+    one, other = torch.randint(3, 50, (2, 2, 6), generator=torch.Generator().manual_seed(2))
+    with torch.inference_mode(), watch(model, statistics=STATISTICS) as probe:
+        cache = hf.StaticCache(config=model.config, max_cache_len=8)
+        for ids in (one, other):
+            cache.reset()
+            model(ids[:, :4], past_key_values=cache)
+            model(ids[:, 4:], past_key_values=cache)
+    assert_same(probe.state(), one_pass(model, [*one, *other]))
+
+
+def test_positions_that_are_unknown_stay_unknown():
+    """What was cached before the watch, in a cache without a length, leaves no place in later calls either."""
+    model, ids = Embedded(), torch.randint(3, 50, (3, 7), generator=torch.Generator().manual_seed(2))
+    past = model(ids[:, :3])[1]
+    with watch(model, statistics=["position", "overlap"]) as probe:
+        for start, stop in ((3, 5), (5, 6), (6, 7)):
+            past = model(ids[:, start:stop], past_key_values=past)[1]
+    with watch(model, statistics=["position", "overlap"]) as alone:
+        model(ids[:, 3:])
+    assert probe.num_tokens == {"": 12}
+    assert not probe.state()["/position"].any()
+    assert torch.equal(probe.state()["/overlap"], alone.state()["/overlap"])

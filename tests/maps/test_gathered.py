@@ -21,8 +21,13 @@ class Sorted(nn.Module):
         self.embed, self.norm, self.router = nn.Embedding(60, 16), nn.LayerNorm(16), nn.Linear(16, 2)
         self.up, self.down = nn.Linear(16, 24), nn.Linear(24, 16)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        x = self.embed(input_ids)
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+    ) -> Tensor:
+        x = self.embed(input_ids) if inputs_embeds is None else inputs_embeds
         f = self.norm(x + x.softmax(-1)).flatten(0, 1)
         order = self.router(f).argmax(-1).argsort(stable=True)
         y = torch.zeros_like(f)
@@ -30,20 +35,31 @@ class Sorted(nn.Module):
         return y.view_as(x)
 
 
-def test_a_mask_is_not_laid_over_tokens_in_another_order() -> None:
+embedded = pytest.mark.parametrize("is_embedded", [False, True], ids=["ids", "embeddings"])
+
+
+def inputs_of(model: Sorted, is_embedded: bool) -> dict[str, Tensor]:
+    return {"inputs_embeds": model.embed(IDS)} if is_embedded else {"input_ids": IDS}
+
+
+@embedded
+def test_a_mask_is_not_laid_over_tokens_in_another_order(is_embedded: bool) -> None:
     model = Sorted()
+    inputs = inputs_of(model, is_embedded)
     with lazy.watch(model) as probe:
         with pytest.warns(UserWarning, match=r"site '': a router sends it tokens in an order of its own"):
-            model(IDS, attention_mask=MASK)
-        model(IDS, attention_mask=MASK)  # warned once
+            model(**inputs, attention_mask=MASK)
+        model(**inputs, attention_mask=MASK)  # warned once
     assert [site.order for site in probe.sites] == ["gathered"]
     assert probe.num_tokens == {"": 2 * IDS.numel()}
 
 
-def test_without_padding_there_is_nothing_to_warn_of() -> None:
+@embedded
+def test_without_padding_there_is_nothing_to_warn_of(is_embedded: bool) -> None:
     model = Sorted()
+    inputs = inputs_of(model, is_embedded)
     with warnings.catch_warnings(action="error"), lazy.watch(model, statistics=["position", "overlap"]) as probe:
-        model(IDS, attention_mask=torch.ones_like(MASK))
-        model(IDS)
+        model(**inputs, attention_mask=torch.ones_like(MASK))
+        model(**inputs)
     assert probe.num_tokens == {"": 2 * IDS.numel()}
     assert all(density.isnan().all() for density in probe.density_by_position.values())  # no place is known

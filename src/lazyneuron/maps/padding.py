@@ -104,8 +104,8 @@ class Padding:
 
         Each counts as a sequence of its own; if some are padding, a warning names the site.
         """
-        ids = next(self._ids(site), None)
-        is_real_BS = None if ids is None or site.name in self._warned else self._real_tokens(site, ids.shape)
+        rows = next((x for x in (*self._ids(site), *self._row_masks(site))), None)
+        is_real_BS = None if rows is None or site.name in self._warned else self._real_tokens(site, rows.shape)
         if is_real_BS is not None and not is_real_BS.all():
             self._warned.add(site.name)
             warnings.warn(
@@ -164,6 +164,12 @@ class Padding:
             ids = self._inputs.get(reader.name, {}).get("decoder_input_ids" if is_decoder else "input_ids")
             if isinstance(ids, Tensor):
                 yield ids
+
+    def _row_masks(self, site: Site) -> Iterator[Tensor]:
+        """The masks [B, S] among those, which have the shape of the tokens where a model is called without ids."""
+        for reader, _, names in self._masks[site.name]:
+            given = (self._inputs.get(reader.name, {}).get(name) for name in names)
+            yield from (mask for mask in given if isinstance(mask, Tensor) and mask.dim() == 2)
 
 
 def _fits(is_real_BS: Tensor, tokens: Sequence[int]) -> bool:

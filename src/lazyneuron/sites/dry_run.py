@@ -51,8 +51,8 @@ def dry_run(
     with contextlib.ExitStack() as stack:
         for handle in handles:
             stack.enter_context(handle)
-        args, kwargs = tree_map(_private_copy, (args, dict(kwargs)))
         stack.enter_context(_undisturbed(unwrap(model)))
+        args, kwargs = tree_map(_private_copy, (args, dict(kwargs)))  # outside inference mode, as the pass
         for mode in modes:
             stack.enter_context(mode)
         try:
