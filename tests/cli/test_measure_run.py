@@ -2,12 +2,14 @@
 
 import json
 import signal
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
 import transformers as hf
 from rich.console import Console
+from safetensors.torch import load_file
 from torch import nn
 
 from lazyneuron.cli.measure import Measure
@@ -19,6 +21,8 @@ from lazyneuron.records.folder import RunFolder
 
 CODE = '''
 import os, signal
+from types import SimpleNamespace
+
 import torch
 from torch import nn
 
@@ -55,6 +59,19 @@ def broken():
     model = Block()
     model.up.bias.data[3] = float("nan")
     return model, batches()
+
+
+class Misnamed(Block):
+    """Its config says ReLU, its activation is smooth."""
+
+    config = SimpleNamespace(hidden_act="relu")
+
+    def forward(self, x):
+        return self.down(nn.functional.gelu(self.up(x)))
+
+
+def misnamed():
+    return Misnamed(), batches()
 
 
 def failing():
@@ -140,6 +157,16 @@ def test_what_is_done_is_read_and_what_was_stopped_goes_on(own, console, monkeyp
     assert RunFolder(rest.folder).checkpoints() == []
 
 
+def test_what_is_not_what_the_config_says_is_told_once(own, console):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        measured = measure(own("misnamed"), console)
+    told = [text for text in (*(str(w.message) for w in caught), *measured.notes) if "not what the config says" in text]
+    assert len(told) == 1
+    assert "relu declared, gelu traced, and 100.00 % of the neurons are active at (model)" in told[0]
+    assert told[0] in measured.notes
+
+
 def test_sites_by_expression_and_data_that_end_early(own, console):
     measured = measure(own("build", tokens=1000, sites="^$"), console)
     assert {r.num_tokens for r in measured.records} == {100}
@@ -197,6 +224,20 @@ def test_a_hugging_face_folder_with_its_class_token(tmp_path, console):
     numbers = measured_json(measured.sites, measured.records)
     assert json.loads(json.dumps(numbers))[0]["density"] == found[first, "density", None]
     assert numbers[0]["num_active_quantile"]["0.5"] == found[first, "num_active_quantile", 0.5]
+
+
+def test_examples_of_images_have_their_pictures(tmp_path, console):
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    config = hf.ViTConfig(**sizes, image_size=8, patch_size=4, num_channels=1, hidden_act="relu")
+    hf.ViTForImageClassification(config).save_pretrained(tmp_path / "vit")
+    chosen = Measure(model=str(tmp_path / "vit"), tokens=100, batch=4, examples=2, out=tmp_path / "out")
+    folder = measure(chosen, console).folder
+    shown = json.loads((folder / "images.json").read_text())
+    (sequences,) = (x for name, x in load_file(folder / "examples.safetensors").items() if name.endswith("/sequences"))
+    assert (shown["side"], shown["num_before"]) == (2, 1)
+    assert shown["images"].keys() == {str(number) for number in sequences.unique().tolist() if number >= 0}
+    assert len(set(shown["images"].values())) == len(shown["images"]) > 1
 
 
 def test_examples_are_kept_over_an_interruption(own, console, monkeypatch):

@@ -87,6 +87,9 @@ def test_hostile_texts_are_shown_and_do_nothing(folder: RunFolder, open_page) ->
     page.fill("#search", "#2")
     assert page.inner_text("#detail mark").strip() == "line\u23cebreak"
     assert page.locator("h1 b").count() == 0
+    page.fill("#search", "#0")  # a token that turns the text around stands before " the", and turns only itself
+    turned, middle = page.locator(".context > span").first.bounding_box(), page.locator(".context mark").bounding_box()
+    assert middle["x"] >= turned["x"] + turned["width"] - 1
 
 
 def test_a_large_model_shows_an_even_choice_of_its_neurons(folder: RunFolder, open_page, monkeypatch) -> None:

@@ -1,10 +1,11 @@
 """What a site knows about itself, and the table of sites."""
 
+import pytest
 import torch
 from torch import nn
 
-from lazyneuron.sites import Site, find_sites, given_sites, site_table
-from tests.sites.models import SITES, Residual
+from lazyneuron.sites import RELU_LIKE, Site, find_sites, given_sites, site_table
+from tests.sites.models import MLP, SITES, Residual
 
 
 def test_a_site_knows_whether_it_is_gated_and_where_its_neurons_are() -> None:
@@ -19,6 +20,15 @@ def test_a_site_knows_whether_it_is_gated_and_where_its_neurons_are() -> None:
         Residual(nn.Sequential(nn.Conv2d(8, 12, 1), nn.ReLU(), nn.ConvTranspose2d(12, 8, 1))), torch.ones(2, 8, 4, 4)
     )
     assert (site.d_model, site.d_ff) == (8, 12)
+
+
+@pytest.mark.parametrize(
+    "act",
+    [torch.relu, nn.functional.relu6, lambda u: u.relu() ** 2, nn.functional.gelu, nn.functional.silu, torch.tanh],
+)
+def test_relu_like_activations_are_those_that_leave_zeros(act) -> None:
+    (site,) = find_sites(Residual(MLP(act)), torch.ones(2, 8))
+    assert (site.activation in RELU_LIKE) == bool((act(torch.linspace(-2, 2, 100)) == 0).any())
 
 
 def test_the_table_of_sites_is_aligned() -> None:

@@ -20,10 +20,9 @@ from lazyneuron.enforce.verify import verify
 from lazyneuron.errors import UsageError
 from lazyneuron.load.checkpoint import quiet
 from lazyneuron.load.models import Loaded
-from lazyneuron.measure.alarm import RELU_LIKE
 from lazyneuron.records.folder import RunFolder
 from lazyneuron.records.record import Record, Source, device_name
-from lazyneuron.sites import Site, find_sites
+from lazyneuron.sites import RELU_LIKE, Site, find_sites
 from lazyneuron.training.comparison import AS_ENFORCED, Comparer, Key
 from lazyneuron.training.evaluation import Batch
 from lazyneuron.training.finetune import Finetuning, finetune

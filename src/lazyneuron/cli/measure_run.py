@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,20 +12,21 @@ from typing import Any
 import torch
 from rich.console import Console
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from lazyneuron.cli.loading import config_of, explained_failures, loaded_on_device, progress, sites_of
 from lazyneuron.cli.measure import Measure
 from lazyneuron.errors import LazyneuronError, StoppedError
 from lazyneuron.load.batches import Inputs, batches
 from lazyneuron.load.models import Loaded, forward_arguments, short_name
-from lazyneuron.measure.alarm import RELU_LIKE, Alarm, alarm_texts
+from lazyneuron.measure.alarm import Alarm, alarm_texts
 from lazyneuron.measure.examples import TopExamples, top_examples
 from lazyneuron.measure.examples_file import write_examples, write_images
 from lazyneuron.measure.probe import Probe, watch
 from lazyneuron.measure.probe_records import probe_records
 from lazyneuron.records.folder import RunFolder
 from lazyneuron.records.record import Record, Source, device_name
-from lazyneuron.sites import Site
+from lazyneuron.sites import RELU_LIKE, Site
 from lazyneuron.training.stop import stop_signals
 
 _SECONDS_BETWEEN_CHECKPOINTS = 60.0
@@ -94,8 +96,7 @@ def measure(command: Measure, console: Console) -> Measured:
 def _pixels(data: Iterator[Inputs]) -> Iterator[Tensor]:
     """The images [C, H, W] of all batches."""
     for batch in data:
-        pixels = batch if isinstance(batch, Tensor) else [*(batch.values() if isinstance(batch, Mapping) else batch)]
-        yield from next(x for x in (pixels if isinstance(pixels, list) else [pixels]) if x.dim() == 4)
+        yield from next(x for x in tree_leaves(batch) if isinstance(x, Tensor) and x.dim() == 4)
 
 
 def _has_ids_without_mask(first: Inputs) -> bool:
@@ -127,7 +128,15 @@ def _run(
         kept = {} if examples is None else {"examples": examples.state()}
         folder.save_checkpoint(num_batches, {"counts": probe.state(), **kept}, keep=1)
 
-    with stop_signals() as stops, bar as report, torch.inference_mode(), probe, examples or contextlib.nullcontext():
+    with (
+        warnings.catch_warnings(),
+        stop_signals() as stops,
+        bar as report,
+        torch.inference_mode(),
+        probe,
+        examples or contextlib.nullcontext(),
+    ):
+        warnings.filterwarnings("ignore", "not what the config says")  # a note says so
         saved = time.monotonic()
         for batch in itertools.islice(data, num_batches, None):
             if max(probe.num_tokens.values()) >= command.tokens or stops:

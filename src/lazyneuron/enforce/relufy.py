@@ -12,11 +12,10 @@ from lazyneuron.enforce.config import config_to_write
 from lazyneuron.errors import UsageError
 from lazyneuron.load.checkpoint import first_line, quiet
 from lazyneuron.maps.owners import Layout, numberless
-from lazyneuron.sites import Inputs, Site, as_call, dry_run, find_sites, inputs_or_dummy, unwrap
+from lazyneuron.sites import RELU_LIKE, Inputs, Site, as_call, dry_run, find_sites, inputs_or_dummy, unwrap
 
 _SMOOTH = re.compile("gelu|silu|swish", re.IGNORECASE)
 _CONFIG_KEY = re.compile("act|feed_forward_proj")
-_RELU_LIKE = ("relu", "relu^2", "relu6")
 
 
 def relufy(model: nn.Module, example_inputs: Inputs | None = None) -> list[str]:
@@ -30,7 +29,7 @@ def relufy(model: nn.Module, example_inputs: Inputs | None = None) -> list[str]:
     serves other parts as well, or has no config entry.
     """
     root, inputs = unwrap(model), inputs_or_dummy(model, example_inputs)
-    sites = [site for site in find_sites(model, inputs) if site.activation not in _RELU_LIKE]
+    sites = [site for site in find_sites(model, inputs) if site.activation not in RELU_LIKE]
     names = _activations(model, sites, inputs) if sites else set[str]()
     layout = Layout(model)
     config: Any = getattr(root, "config", None)

@@ -4,9 +4,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from lazyneuron.sites import Site
+from lazyneuron.sites import RELU_LIKE, Site
 
-RELU_LIKE = {"relu", "relu^2", "relu6"}
 _DECLARED_RELU = {"relu", "relu2", "relu^2", "relu_squared", "squared_relu", "relu6"}
 _DECLARED_SMOOTH = ("gelu", "silu", "swish")
 _NEARLY_ALL, _MANY = 0.99, 0.75

@@ -41,15 +41,15 @@ def sequence_numbers(site: str, shape: torch.Size, tokens: Tokens, num_before: T
     real_BS, on = tokens.is_real_BS, num_before.device
     real_BS = torch.ones(shape, dtype=torch.bool, device=on) if real_BS is None else real_BS
     begins_BS = real_BS & (real_BS.cumsum(1) == 1)
-    past_B = tokens.past.get(f"{site}/place")
+    past_B = tokens.past.get(f"{site}/number")
     is_continued_B = None if past_B is None else tokens.is_continued_B
     if is_continued_B is not None:
         begins_BS &= ~is_continued_B[:, None]
     if tokens.position_BS is not None:
         begins_BS |= tokens.position_BS == 0
-    place_BS = num_before + begins_BS.flatten().cumsum(0).view(shape) - 1
+    number_BS = num_before + begins_BS.flatten().cumsum(0).view(shape) - 1
     if past_B is not None:
-        place_BS = torch.where(begins_BS.cumsum(1) > 0, place_BS, past_B.to(on)[:, None])
+        number_BS = torch.where(begins_BS.cumsum(1) > 0, number_BS, past_B.to(on)[:, None])
     if tokens.kept is not None and shape[1]:
-        tokens.kept[f"{site}/place"] = place_BS[:, -1]
-    return place_BS, begins_BS.sum()
+        tokens.kept[f"{site}/number"] = number_BS[:, -1]
+    return number_BS, begins_BS.sum()

@@ -5,10 +5,10 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor
 
-from lazyneuron.measure.alarm import RELU_LIKE, Alarm, alarm_texts, alarms
+from lazyneuron.measure.alarm import Alarm, alarm_texts, alarms
 from lazyneuron.measure.statistics import HISTOGRAMS, hot_neurons, mean, quantile
 from lazyneuron.records.table import Column, Table, percent
-from lazyneuron.sites import Site
+from lazyneuron.sites import RELU_LIKE, Site
 
 
 class Readings(ABC):

@@ -5,10 +5,11 @@ from lazyneuron.sites.dry_run import Inputs, as_call, dry_run, dummy_inputs, inp
 from lazyneuron.sites.find import find_sites, find_sites_in_call
 from lazyneuron.sites.parallel import all_neurons, is_expert_parallel, tensor_parallel_mesh
 from lazyneuron.sites.select import SiteChoice, given_sites, matching
-from lazyneuron.sites.site import NoSitesError, Site, numbered, site_table
+from lazyneuron.sites.site import RELU_LIKE, NoSitesError, Site, numbered, site_table
 from lazyneuron.sites.wrappers import clean_name, unwrap
 
 __all__ = [
+    "RELU_LIKE",
     "Inputs",
     "NoSitesError",
     "Site",

@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 
 from lazyneuron.records.table import Column, Table
 
+RELU_LIKE = frozenset({"relu", "relu^2", "relu6"})
+"""The activations of `Site` that leave many neurons at exactly 0."""
+
 
 class NoSitesError(ValueError):
     """No MLP was found in the model, or none that `sites=` matches."""
