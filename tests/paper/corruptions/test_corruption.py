@@ -84,7 +84,7 @@ def test_another_index_or_seed_is_another_draw(name):
 def test_seed_index_name_and_severity_each_change_the_draw(monkeypatch):
     draws = []
 
-    def record(pixels, rngs, severity):
+    def record(pixels, rngs, severity, of):
         draws.extend(rng.random() for rng in rngs)
         return pixels
 
@@ -136,6 +136,23 @@ def test_black_and_white_images_stay_finite(name, value):
     assert abs(corrupted.mean() - value) < 150
 
 
+@pytest.mark.parametrize("name", CORRUPTIONS)
+@pytest.mark.parametrize("side", [28, 70])
+def test_the_constants_asked_for_are_used_and_the_sizes_own_are_the_default(name, side):
+    pixels = images(2, 1, side, side)
+    by_set = {c: corrupt(pixels, name, 5, range(2), constants=c) for c in ("CIFAR-10-C", "ImageNet-C")}
+    assert torch.equal(corrupt(pixels, name, 5, range(2)), by_set["CIFAR-10-C" if side < 65 else "ImageNet-C"])
+    assert not torch.equal(*by_set.values())
+
+
+def test_imagenet_cs_noise_on_small_images_has_its_published_strength():
+    """At the levels that seldom clip."""
+    pixels = torch.full((40, 1, 28, 28), 128, dtype=torch.uint8)
+    for severity, c in enumerate((0.08, 0.12, 0.18), 1):
+        noise = corrupt(pixels, "gaussian_noise", severity, range(40), constants="ImageNet-C").float() / 255 - 128 / 255
+        assert noise.std().item() == pytest.approx(c, rel=0.02)
+
+
 def test_values_are_clipped_and_rounded():
     pixels = torch.tensor([0, 100, 250], dtype=torch.uint8).expand(1, 1, 32, 3).repeat(1, 1, 1, 4)
     brighter = corrupt(pixels, "brightness", 1, [0])[0, 0, 0, :3]
@@ -172,6 +189,11 @@ def test_no_images_are_no_images():
 def test_mistakes_are_named(pixels, name, severity, indices, seed, message):
     with pytest.raises(UsageError, match=message):
         corrupt(pixels, name, severity, indices, seed)
+
+
+def test_unknown_constants_are_named():
+    with pytest.raises(UsageError, match="no constants 'CIFAR': choose from CIFAR-10-C, ImageNet-C"):
+        corrupt(images(1), "fog", 1, [0], constants="CIFAR")
 
 
 ERRORS = {("fog", 1): 0.2, ("fog", 2): 0.4, ("snow", 1): 0.5, ("snow", 2): 0.5}

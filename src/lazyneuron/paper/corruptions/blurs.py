@@ -10,18 +10,19 @@ import numpy as np
 from scipy import ndimage
 
 from lazyneuron.paper.corruptions.noises import Generators
-from lazyneuron.paper.corruptions.severities import constant, length_scale
+from lazyneuron.paper.corruptions.severities import Constants, constant, length_scale
 
 
-def defocus_blur(pixels: np.ndarray, rngs: Generators, severity: int) -> np.ndarray:
+def defocus_blur(pixels: np.ndarray, rngs: Generators, severity: int, of: Constants | None = None) -> np.ndarray:
     """The image convolved with a disc whose edge is smoothed, mirrored at its borders."""
     radius, edge = constant(
         pixels.shape,
         severity,
+        of,
         cifar=((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1.0, 0.2), (1.5, 0.1)),
         imagenet=((3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5)),
     )
-    radius *= length_scale(pixels.shape)
+    radius *= length_scale(pixels.shape, of)
     taps = np.exp(-0.5 * (np.arange(-1, 2) / edge) ** 2)
     sums, area = _disc_sums(pixels, radius, margin=1)
     for axis in (-2, -1):
@@ -50,7 +51,7 @@ def _disc_sums(pixels: np.ndarray, radius: float, margin: int) -> tuple[np.ndarr
     return sums.astype(np.float32), area
 
 
-def glass_blur(pixels: np.ndarray, rngs: Generators, severity: int) -> np.ndarray:
+def glass_blur(pixels: np.ndarray, rngs: Generators, severity: int, of: Constants | None = None) -> np.ndarray:
     """The image blurred, its pixels moved about locally, and blurred again.
 
     ImageNet-C's code means to swap each pixel with one near it; as its pixels are views of one array, what it does is
@@ -59,10 +60,11 @@ def glass_blur(pixels: np.ndarray, rngs: Generators, severity: int) -> np.ndarra
     sigma, reach, times = constant(
         pixels.shape,
         severity,
+        of,
         cifar=((0.05, 1, 1), (0.25, 1, 1), (0.4, 1, 1), (0.25, 1, 2), (0.4, 1, 2)),
         imagenet=((0.7, 1, 2), (0.9, 2, 1), (1.0, 2, 3), (1.1, 3, 2), (1.5, 4, 2)),
     )
-    scale = length_scale(pixels.shape)
+    scale = length_scale(pixels.shape, of)
     sigma, reach = sigma * scale, max(1, round(reach * scale))
     height, width = pixels.shape[-2:]
     inner = (height - 2 * reach, width - 2 * reach)
@@ -102,15 +104,16 @@ def _gaussian(x: np.ndarray, sigma: float) -> np.ndarray:
     return ndimage.gaussian_filter(x, sigma, axes=(-2, -1), mode="nearest")
 
 
-def motion_blur(pixels: np.ndarray, rngs: Generators, severity: int) -> np.ndarray:
+def motion_blur(pixels: np.ndarray, rngs: Generators, severity: int, of: Constants | None = None) -> np.ndarray:
     """The image smeared to one side along a line at up to 45 degrees from the horizontal."""
     radius, sigma = constant(
         pixels.shape,
         severity,
+        of,
         cifar=((6, 1.0), (6, 1.5), (6, 2.0), (8, 2.0), (9, 2.5)),
         imagenet=((10, 3), (15, 5), (15, 8), (15, 12), (20, 15)),
     )
-    scale = length_scale(pixels.shape)
+    scale = length_scale(pixels.shape, of)
     angles = [rng.uniform(-45, 45) for rng in rngs]
     return smear(pixels / np.float32(255), radius * scale, sigma * scale, angles)
 
@@ -135,11 +138,12 @@ def smear(x: np.ndarray, radius: float, sigma: float, degrees: Sequence[float]) 
     return smeared
 
 
-def zoom_blur(pixels: np.ndarray, rngs: Generators, severity: int) -> np.ndarray:
+def zoom_blur(pixels: np.ndarray, rngs: Generators, severity: int, of: Constants | None = None) -> np.ndarray:
     """The mean of the image and of itself magnified about its centre, by 1, 1 + step, 1 + 2 step and so on."""
     count, step = constant(
         pixels.shape,
         severity,
+        of,
         cifar=((7, 0.01), (12, 0.01), (16, 0.01), (21, 0.01), (26, 0.01)),
         imagenet=((12, 0.01), (16, 0.01), (11, 0.02), (13, 0.02), (11, 0.03)),
     )

@@ -2,12 +2,13 @@
 
     corrupted = corrupt(pixels, "fog", severity=3, indices=range(len(pixels)))
 
-Up to 64 pixels the constants are those of CIFAR-10-C, above those of ImageNet-C; see `severities`. What differs from
-ImageNet-C: frost is drawn, not photographed (see `weather.frost`); values are rounded, where its code cuts them off (at
-most one level of 255); the images are not saved as a JPEG of quality 85 afterwards.
+Up to 64 pixels the constants are those of CIFAR-10-C, above those of ImageNet-C, unless `constants` names a set; see
+`severities`. What differs from ImageNet-C: frost is drawn, not photographed (see `weather.frost`); values are rounded,
+where its code cuts them off (at most one level of 255); the images are not saved as a JPEG of quality 85 afterwards.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import get_args
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from lazyneuron.errors import UsageError
 from lazyneuron.paper.corruptions import blurs, digital, noises, weather
+from lazyneuron.paper.corruptions.severities import Constants
 
 _FUNCTIONS = {
     function.__name__: function
@@ -45,14 +47,22 @@ Errors = Mapping[tuple[str, int], float]
 
 
 def corrupt(
-    pixels: Tensor, corruption: str, severity: int, indices: Sequence[int] | np.ndarray, seed: int = 0
+    pixels: Tensor,
+    corruption: str,
+    severity: int,
+    indices: Sequence[int] | np.ndarray,
+    seed: int = 0,
+    constants: Constants | None = None,
 ) -> Tensor:
     """uint8 [N, C, H, W] to the same, corrupted; C is 1 or 3, and H and W are 8 or more.
 
     `indices` [N] number the images: what is random in an image's corruption is drawn from (seed, index, corruption,
     severity) alone, so it is the same in whatever batch and order the image comes. No global generator is touched.
+    `constants` names the set that the severity is of ("CIFAR-10-C" or "ImageNet-C"); without it the size decides.
     """
     _check(corruption, severity)
+    if constants not in (None, *get_args(Constants)):
+        raise UsageError(f"no constants {constants!r}: choose from {', '.join(get_args(Constants))}")
     if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[1] not in (1, 3):
         raise UsageError(
             f"corrupt takes uint8 pixels [N, C, H, W] with 1 or 3 channels; got {pixels.dtype} {list(pixels.shape)}: "
@@ -74,7 +84,7 @@ def corrupt(
     for start in range(0, len(images), at_once):
         part = slice(start, start + at_once)
         rngs = (np.random.default_rng((seed, int(index), key, severity)) for index in indices[part])
-        values = _FUNCTIONS[corruption](images[part], rngs, severity)
+        values = _FUNCTIONS[corruption](images[part], rngs, severity, constants)
         if values.dtype != np.uint8:
             values = np.rint(values.clip(0, 1) * 255)
         corrupted[part] = values

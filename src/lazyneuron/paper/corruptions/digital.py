@@ -11,18 +11,18 @@ from PIL import Image
 from scipy import fft, ndimage
 
 from lazyneuron.paper.corruptions.noises import Generators
-from lazyneuron.paper.corruptions.severities import IMAGENET_SIDE, constant
+from lazyneuron.paper.corruptions.severities import IMAGENET_SIDE, Constants, constant
 
 
-def contrast(pixels: np.ndarray, rngs: Generators, severity: int) -> np.ndarray:
+def contrast(pixels: np.ndarray, rngs: Generators, severity: int, of: Constants | None = None) -> np.ndarray:
     """mean + c (x - mean), with the mean of each channel of each image."""
-    c = constant(pixels.shape, severity, cifar=(0.75, 0.5, 0.4, 0.3, 0.15), imagenet=(0.4, 0.3, 0.2, 0.1, 0.05))
+    c = constant(pixels.shape, severity, of, cifar=(0.75, 0.5, 0.4, 0.3, 0.15), imagenet=(0.4, 0.3, 0.2, 0.1, 0.05))
     height, width = pixels.shape[-2:]
     mean = pixels.sum((-2, -1), keepdims=True, dtype=np.int64) / (height * width)
     return ((pixels - mean) * c + mean) / 255
 
 
-def elastic_transform(pixels: np.ndarray, rngs: Generators, severity: int) -> np.ndarray:
+def elastic_transform(pixels: np.ndarray, rngs: Generators, severity: int, of: Constants | None = None) -> np.ndarray:
     """The image moved by a random affine map, and the result by a smoothed random field of displacements.
 
     As in ImageNet-C it is interpolated twice, which blurs it a little at every level.
@@ -33,6 +33,7 @@ def elastic_transform(pixels: np.ndarray, rngs: Generators, severity: int) -> np
     shares = constant(
         pixels.shape,
         severity,
+        of,
         cifar=((0, 0, 0.08), (0.05, 0.2, 0.07), (0.08, 0.06, 0.06), (0.1, 0.04, 0.05), (0.1, 0.03, 0.03)),
         imagenet=tuple(
             tuple(share * 244 / 224 for share in shares)  # the authors' 244 for 224, kept in all their images
@@ -62,17 +63,17 @@ def elastic_transform(pixels: np.ndarray, rngs: Generators, severity: int) -> np
     return moved
 
 
-def pixelate(pixels: np.ndarray, rngs: Generators, severity: int) -> np.ndarray:
+def pixelate(pixels: np.ndarray, rngs: Generators, severity: int, of: Constants | None = None) -> np.ndarray:
     """The image shrunk to a share c of its sides and back, each pixel a mean over its box."""
-    c = constant(pixels.shape, severity, cifar=(0.95, 0.9, 0.85, 0.75, 0.65), imagenet=(0.6, 0.5, 0.4, 0.3, 0.25))
+    c = constant(pixels.shape, severity, of, cifar=(0.95, 0.9, 0.85, 0.75, 0.65), imagenet=(0.6, 0.5, 0.4, 0.3, 0.25))
     height, width = pixels.shape[-2:]
     small, box = (int(width * c), int(height * c)), Image.Resampling.BOX
     return _bytes(image.resize(small, box).resize((width, height), box) for image in _images(pixels))
 
 
-def jpeg_compression(pixels: np.ndarray, rngs: Generators, severity: int) -> np.ndarray:
+def jpeg_compression(pixels: np.ndarray, rngs: Generators, severity: int, of: Constants | None = None) -> np.ndarray:
     """The image written as a JPEG of quality c and read again."""
-    quality = constant(pixels.shape, severity, cifar=(80, 65, 58, 50, 40), imagenet=(25, 18, 15, 10, 7))
+    quality = constant(pixels.shape, severity, of, cifar=(80, 65, 58, 50, 40), imagenet=(25, 18, 15, 10, 7))
 
     def compressed(image: Image.Image) -> Image.Image:
         file = io.BytesIO()

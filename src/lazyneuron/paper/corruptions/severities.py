@@ -1,29 +1,41 @@
-"""Which constants a corruption uses at a size: CIFAR-10-C's up to 64 pixels, ImageNet-C's above.
+"""Whose constants a corruption uses: by itself CIFAR-10-C's up to 64 pixels, ImageNet-C's above; or those asked for.
 
-ImageNet-C's constants were chosen for images of 224 pixels; at 32 pixels the same noise or pixelation leaves little to
-recognise, so its authors chose others for CIFAR-10-C. Both are theirs and published (arXiv 1903.12261 and its code), so
-errors at either size can be set beside those of others, and nothing here is tuned. The side of an image is its shorter
-one. Lengths in pixels (radii, blur widths, flakes) go with the side: they are CIFAR-10-C's up to 32 pixels, since a
-blur narrower than a pixel is none, and grow with it up to 64; above 64 they are ImageNet-C's times side/224, and from
-224 on as they stand. Ratios, shares and intensities (noise, brightness, contrast, zoom, quality) are never scaled.
+ImageNet-C's constants were chosen for images of 224 pixels; at 32 pixels the same noise or pixelation leaves less to
+recognise, so its authors chose milder ones for CIFAR-10-C. Both are theirs and published (Hendrycks and Dietterich
+2019, arXiv 1903.12261, and its code), so errors with either can be set beside those of others, and nothing here is
+tuned. The side of an image is its shorter one. Lengths in pixels (radii, blur widths, flakes) go with the side:
+CIFAR-10-C's stand up to 32 pixels, since a blur narrower than a pixel is none, and grow with the side from there;
+ImageNet-C's are multiplied with side/224 below 224 pixels, and stand from there on. Ratios, shares and intensities
+(noise, brightness, contrast, zoom, quality) are never scaled.
 """
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 T = TypeVar("T")
+
+Constants = Literal["CIFAR-10-C", "ImageNet-C"]
 
 LARGEST_SMALL_SIDE = 64
 CIFAR_SIDE = 32
 IMAGENET_SIDE = 224
 
 
-def constant(shape: Sequence[int], severity: int, *, cifar: Sequence[T], imagenet: Sequence[T]) -> T:
-    """The constant of `severity` (1 to 5) for images of `shape` [..., H, W]."""
-    return (cifar if min(shape[-2:]) <= LARGEST_SMALL_SIDE else imagenet)[severity - 1]
+def constants_for(shape: Sequence[int]) -> Constants:
+    """The constants of images of `shape` [..., H, W] where none are asked for."""
+    return "CIFAR-10-C" if min(shape[-2:]) <= LARGEST_SMALL_SIDE else "ImageNet-C"
 
 
-def length_scale(shape: Sequence[int]) -> float:
+def constant(
+    shape: Sequence[int], severity: int, of: Constants | None, *, cifar: Sequence[T], imagenet: Sequence[T]
+) -> T:
+    """The constant of `severity` (1 to 5) in the set `of`, or else in that for images of `shape`."""
+    return (cifar if (of or constants_for(shape)) == "CIFAR-10-C" else imagenet)[severity - 1]
+
+
+def length_scale(shape: Sequence[int], of: Constants | None = None) -> float:
     """What a constant that is a length in pixels is multiplied with, for images of `shape` [..., H, W]."""
     side = min(shape[-2:])
-    return max(1.0, side / CIFAR_SIDE) if side <= LARGEST_SMALL_SIDE else min(1.0, side / IMAGENET_SIDE)
+    if (of or constants_for(shape)) == "CIFAR-10-C":
+        return max(1.0, side / CIFAR_SIDE)
+    return min(1.0, side / IMAGENET_SIDE)

@@ -9,7 +9,7 @@ import numpy as np
 
 from lazyneuron.paper.corruptions.blurs import magnify, smear
 from lazyneuron.paper.corruptions.noises import Generators
-from lazyneuron.paper.corruptions.severities import constant, length_scale
+from lazyneuron.paper.corruptions.severities import Constants, constant, length_scale
 
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 _FROST_TINT = np.array([0.93, 1.0, 1.06], dtype=np.float32)
@@ -18,11 +18,12 @@ _NEXT_WEIGHT = 0.85  # of needles half as wide
 _RIDGE_MEAN, _RIDGE_STD = 0.51, 0.275
 
 
-def snow(pixels: np.ndarray, rngs: Generators, severity: int) -> np.ndarray:
+def snow(pixels: np.ndarray, rngs: Generators, severity: int, of: Constants | None = None) -> np.ndarray:
     """The image whitened, below two layers of smeared flakes, the second being the first turned by half a turn."""
     mean, spread, zoom, threshold, radius, sigma, keep = constant(
         pixels.shape,
         severity,
+        of,
         cifar=(
             (0.1, 0.2, 1.0, 0.6, 8, 3, 0.95),
             (0.1, 0.2, 1.0, 0.5, 10, 4, 0.9),
@@ -38,7 +39,7 @@ def snow(pixels: np.ndarray, rngs: Generators, severity: int) -> np.ndarray:
             (0.55, 0.3, 2.5, 0.85, 12, 12, 0.55),
         ),
     )
-    scale = length_scale(pixels.shape)
+    scale = length_scale(pixels.shape, of)
     zoom = max(1.0, zoom * scale)
     coarse = [math.ceil(side / zoom) + 1 for side in pixels.shape[-2:]]
     draws = [(rng.uniform(-135, -45), rng.standard_normal((1, *coarse), dtype=np.float32)) for rng in rngs]
@@ -58,7 +59,7 @@ def _grey(x: np.ndarray) -> np.ndarray:
     return _LUMA[0] * x[:, :1] + _LUMA[1] * x[:, 1:2] + _LUMA[2] * x[:, 2:]
 
 
-def frost(pixels: np.ndarray, rngs: Generators, severity: int) -> np.ndarray:
+def frost(pixels: np.ndarray, rngs: Generators, severity: int, of: Constants | None = None) -> np.ndarray:
     """The image dimmed, plus frost: a x + b frost. This frost is not ImageNet-C's, so neither are errors under it.
 
     ImageNet-C adds a random cut of one of five photographs, which we may not ship; a and b are its own. Here crossing
@@ -68,6 +69,7 @@ def frost(pixels: np.ndarray, rngs: Generators, severity: int) -> np.ndarray:
     a, b = constant(
         pixels.shape,
         severity,
+        of,
         cifar=((1, 0.2), (1, 0.3), (0.9, 0.4), (0.85, 0.4), (0.75, 0.45)),
         imagenet=((1, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75)),
     )
@@ -117,11 +119,12 @@ def _lattice_noise(lattice: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndar
     return upper * (1 - down) + lower * down
 
 
-def fog(pixels: np.ndarray, rngs: Generators, severity: int) -> np.ndarray:
+def fog(pixels: np.ndarray, rngs: Generators, severity: int, of: Constants | None = None) -> np.ndarray:
     """The image plus c times a plasma fractal, rescaled to the brightest value it had."""
     c, decay = constant(
         pixels.shape,
         severity,
+        of,
         cifar=((0.2, 3.0), (0.5, 3.0), (0.75, 2.5), (1.0, 2.0), (1.5, 1.75)),
         imagenet=((1.5, 2.0), (2.0, 2.0), (2.5, 1.7), (2.5, 1.5), (3.0, 1.4)),
     )
@@ -158,9 +161,9 @@ def _plasma(wobble: np.ndarray, decay: float) -> np.ndarray:
     return heights / heights.max((1, 2), keepdims=True)
 
 
-def brightness(pixels: np.ndarray, rngs: Generators, severity: int) -> np.ndarray:
+def brightness(pixels: np.ndarray, rngs: Generators, severity: int, of: Constants | None = None) -> np.ndarray:
     """Value + c in hue, saturation and value, at most 1; so grey + c."""
-    c = constant(pixels.shape, severity, cifar=(0.05, 0.1, 0.15, 0.2, 0.3), imagenet=(0.1, 0.2, 0.3, 0.4, 0.5))
+    c = constant(pixels.shape, severity, of, cifar=(0.05, 0.1, 0.15, 0.2, 0.3), imagenet=(0.1, 0.2, 0.3, 0.4, 0.5))
     x = pixels / np.float32(255)
     value = x.max(1, keepdims=True)
     ratio = np.where(value > 0, x / np.where(value > 0, value, 1), np.float32(1))
