@@ -1,5 +1,7 @@
 """Verdicts become one row per claim, threshold and runs, with a cell for each folder."""
 
+from dataclasses import replace
+
 from lazyneuron.pages import claims_table
 from lazyneuron.records.record import Verdict
 
@@ -33,16 +35,26 @@ def test_a_claim_that_was_reworded_is_still_one_row_and_another_threshold_is_not
     ]
 
 
-def test_the_note_on_intervals_goes_by_the_number_of_seeds() -> None:
+def test_the_note_on_intervals_goes_by_what_the_verdicts_have() -> None:
     one, three = verdict(), verdict(seeds=[0, 1, 2], values=[1.0, 1.1, 0.9], low=0.9, high=1.1)
     assert claims_table.interval_note([one]) == "There is one seed: no interval."
-    note = claims_table.interval_note([one, three])
-    assert "bootstrap interval" in note
-    assert "With three seeds the interval is the range of the three values" in note
-    assert "Where there is one seed" in note
+    old = claims_table.interval_note([one, three])
+    assert "bootstrap interval" in old
+    assert "With three seeds it is the range of the three values" in old
+    assert "Student's 95" not in old
+    assert "Where there is one seed" in old
+    new = claims_table.interval_note([replace(three, student_low=0.75, student_high=1.25)])
+    assert "Student's 95" in new
+    assert "With three seeds" not in new
     assert claims_table.interval_note([]) == ""
     assert claims_table.interval_note([verdict(expected="at most 2 (ours)")]).endswith("claim without a number.")
-    assert (claims_table.interval(one), claims_table.interval(three)) == ("", "0.9 to 1.1")
+
+
+def test_students_interval_goes_before_the_bootstraps_which_stands_beside_it() -> None:
+    old = verdict(seeds=[0, 1, 2], values=[1.0, 1.1, 0.9], low=0.9, high=1.1)
+    new = replace(old, student_low=0.75158, student_high=1.24842)
+    assert [claims_table.interval(v) for v in (verdict(), old, new)] == ["", "0.9 to 1.1", "0.7516 to 1.248"]
+    assert [claims_table.bootstrap(v) for v in (verdict(), old, new)] == ["", "", "bootstrap 0.9 to 1.1"]
 
 
 def test_tally_counts_in_words() -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from lazyneuron.paper.claim import Claim, Seen
+from lazyneuron.paper.interval import detectable, seeds_for
 
 AT_MOST_HALF = Claim(
     name="c", text="t", where="w", metric="m", expected="at most 0.5", runs=("vit",),
@@ -24,28 +25,33 @@ def judged(claim, *values):
     [
         ((0.5,), "holds"),
         ((0.51,), "does not hold"),
-        ((0.1, 0.2, 0.5), "holds"),
-        ((0.6, 0.7, 0.8), "does not hold"),
+        ((0.1, 0.2, 0.3), "holds"),
+        ((0.1, 0.2, 0.5), "cannot tell"),
+        ((0.8, 0.81, 0.82), "does not hold"),
+        ((0.6, 0.7, 0.8), "cannot tell"),
         ((0.4, 0.45, 0.6), "cannot tell"),
         ((), "cannot tell"),
         ((None, None), "cannot tell"),
         ((math.nan,), "cannot tell"),
         ((0.1, math.nan, 0.2), "cannot tell"),
         ((0.1, math.inf, 0.2), "does not hold"),
-        ((0.1, None, 0.2), "holds"),
+        ((0.1, None, 0.11), "holds"),
+        ((0.1, None, 0.2), "cannot tell"),
     ],
 )
 def test_the_interval_of_the_mean_decides(values, verdict):
     assert judged(AT_MOST_HALF, *values).verdict == verdict
 
 
-def test_a_verdict_keeps_what_each_seed_showed():
+def test_a_verdict_keeps_what_each_seed_showed_and_both_intervals():
     found = judged(AT_MOST_HALF, 0.1, 0.3, 0.2)
     assert (found.seeds, found.values, found.value) == ([0, 1, 2], [0.1, 0.3, 0.2], pytest.approx(0.2))
     assert (found.low, found.high) == (pytest.approx(0.1), pytest.approx(0.3))
+    assert (found.student_low, found.student_high) == (pytest.approx(-0.0484138, rel=1e-5), pytest.approx(0.4484138))
     assert (found.recipe, found.on, found.expected) == ("fig1", "vit", "at most 0.5")
     alone = judged(AT_MOST_HALF, 0.1)
-    assert (alone.low, alone.high, alone.reason) == (None, None, "seed 0")
+    assert (alone.low, alone.student_low, alone.high, alone.student_high) == (None,) * 4
+    assert (alone.reason, alone.detectable) == ("seed 0", None)
 
 
 @pytest.mark.parametrize(
@@ -69,13 +75,21 @@ def test_a_comparison_needs_more_than_one_seed():
     assert judged(claim, 0.1, 0.1).verdict == "holds"
 
 
-def test_a_comparison_of_few_seeds_must_be_told_by_students_t_too():
-    values = (0.1, 0.3, 0.45)
-    assert judged(AT_MOST_HALF, *values).verdict == "holds"
-    found = judged(replace(AT_MOST_HALF, compares=True), *values)
-    assert found.verdict == "cannot tell"
-    assert found.reason.startswith("Student's t of 3 seeds: -0.15")
-    assert judged(replace(AT_MOST_HALF, compares=True), 0.1, 0.12, 0.11).verdict == "holds"
+def test_a_comparison_has_the_difference_that_its_seeds_would_have_detected():
+    claim = replace(AT_MOST_HALF, at_most=math.inf, above=0, compares=True, unit="points", effect=0.027)
+    values = (0.01, -0.01, 0.03)
+    found = judged(claim, *values)
+    assert (found.verdict, found.detectable) == ("cannot tell", pytest.approx(detectable(0.02, 3)))
+    assert found.reason == (
+        "seed 1: seed 1; 3 seeds could have detected 6.2 points; the paper's effect is 2.7 points, "
+        f"for which {seeds_for(0.027, 0.02)} seeds are needed"
+    )
+    assert judged(replace(claim, effect=0.07), *values).reason.endswith("the paper's effect is 7 points")
+    assert judged(replace(claim, effect=None, unit=""), *values).reason.endswith("could have detected 0.062")
+    clear = judged(claim, 0.03, 0.031, 0.032)
+    assert (clear.verdict, clear.detectable) == ("holds", pytest.approx(detectable(0.001, 3)))
+    assert "detected" not in clear.reason
+    assert judged(replace(claim, compares=False), *values).detectable is None
 
 
 @pytest.mark.parametrize(("values", "verdict"), [((0.1, 0.2), "holds"), ((0.1, 0.1, 0.6), "does not hold")])

@@ -13,9 +13,9 @@ from lazyneuron.paper.options import Options
 def test_the_default_folder_names_the_scale_and_the_scale_its_seeds():
     assert Options(scale="smoke").folder == Path("runs/smoke")
     assert Options(out=Path("x")).folder == Path("x")
-    assert Options(scale="quick").chosen_seeds == (0,)
-    assert Options(scale="laptop").chosen_seeds == (0, 1, 2)
-    assert Options(scale="laptop", seeds=(5, 3, 5)).chosen_seeds == (5, 3)
+    assert Options(scale="quick").seeds_of(10) == Options(scale="smoke").seeds_of(10) == (0,)
+    assert Options(scale="laptop").seeds_of(3) == Options(scale="paper").seeds_of(3) == (0, 1, 2)
+    assert Options(scale="laptop", seeds=(5, 3, 5)).seeds_of(10) == (5, 3)
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,25 @@ def test_what_is_missing_is_said(tmp_path: Path, make_folder: Callable[..., Path
     assert "vit lacks seed 1." in missing(found["fig2a"])
 
 
+def test_a_run_lacks_only_seeds_that_its_own_recipe_asked_for(tmp_path: Path, make_folder: Callable[..., Path]) -> None:
+    path = make_folder(tmp_path / "small", names=("fig1", "fig2a"), seeds=(0, 1))
+    for name in ("t5-long", "vit-long"):
+        shutil.rmtree(path / f"{name}-seed1")
+    top = RunFolder(path)
+    seeds = {"fig1": [0], "fig2a": [0, 1, 2]}
+    top.write_recipes([recipe | {"seeds": seeds[recipe["name"]]} for recipe in top.recipes()])
+    found = read(path)
+    assert missing(found["fig1"]) == []
+    assert "vit-long lacks seeds 1, 2." in missing(found["fig2a"])
+    assert "vit lacks seed 2." in missing(found["fig2a"])
+
+
+def test_the_packed_results_of_earlier_versions_are_read() -> None:
+    found = RunFolder(Path(__file__).parents[2] / "results" / "laptop").verdicts()
+    assert len(found) > 50
+    assert {(verdict.student_low, verdict.detectable) for verdict in found if verdict.seeds} >= {(None, None)}
+
+
 def test_runs_that_no_recipe_names_stand_for_themselves(tmp_path: Path, make_folder: Callable[..., Path]) -> None:
     path = make_folder(tmp_path / "small", names=("fig3", "fig2b"))
     (path / "recipes.jsonl").unlink()

@@ -1,6 +1,7 @@
 """Jobs and their order, a child's failures as messages of one line, verdicts, torchrun."""
 
 import errno
+import io
 import multiprocessing
 import os
 import queue
@@ -15,7 +16,7 @@ from rich.console import Console
 
 from lazyneuron.errors import LazyneuronError, StoppedError, UsageError
 from lazyneuron.paper.firing.run import Firing
-from lazyneuron.paper.jobs import Job, jobs_of, next_job, with_options
+from lazyneuron.paper.jobs import Job, jobs_of, next_job, say_costs, with_options
 from lazyneuron.paper.options import Options
 from lazyneuron.paper.registry import EXPERIMENTS, find_recipes
 from lazyneuron.paper.run import _run_all, _work, execute, judge, reproduce
@@ -92,6 +93,35 @@ def test_jobs_are_each_run_once_per_seed_after_what_they_need_and_timing_last():
         assert job.needs <= set(names[:number])
     alone = jobs_of(find_recipes(["fig3"], "smoke"), Options(scale="smoke"))
     assert [job.name for job in alone] == ["t5-seed0", "firing-seed0"]
+
+
+def test_shared_runs_have_the_most_seeds_that_a_recipe_asks_for():
+    recipes = find_recipes(["fig2a", "table1", "fig3"], "laptop")
+    assert [recipe.num_seeds for recipe in recipes] == [5, 10, 3]
+    jobs = jobs_of(recipes, Options(scale="laptop"))
+    seeds = {
+        name: [job.seed for job in jobs if job.run.name == name] for name in ("vit", "t5", "vit-top4pct", "firing")
+    }
+    assert seeds == {"vit": [*range(10)], "t5": [*range(5)], "vit-top4pct": [*range(10)], "firing": [0, 1, 2]}
+    assert [job.recipe for job in jobs if job.run.name == "vit"] == ["fig2a"] * 5 + ["table1"] * 5
+    given = jobs_of(recipes, Options(scale="laptop", seeds=(7, 4)))
+    assert {job.seed for job in given} == {4, 7}
+
+
+def test_costs_are_of_the_seeds_that_are_left(tmp_path):
+    recipes, options, said = find_recipes(["fig2b", "table1"], "laptop"), Options(scale="laptop"), io.StringIO()
+    jobs = jobs_of(recipes, options)
+    say_costs(recipes, jobs, [job for job in jobs if job.seed > 1], options, Console(file=said, width=200))
+    assert "fig2b: Figure 2b; 10 runs, 4 done" in said.getvalue()
+    assert "table1: Table 1; 65 runs, 12 done" in said.getvalue()
+
+
+def test_a_folder_keeps_the_seeds_that_were_asked_for(tmp_path):
+    parent = RunFolder(tmp_path, Options(scale="smoke").config())
+    judge(parent, {"fig1": (1, 0)})
+    judge(parent, {"fig1": (4,), "fig3": (2,)})
+    seeds = {recipe["name"]: recipe["seeds"] for recipe in parent.recipes()}
+    assert (seeds["fig1"], seeds["fig3"], seeds["fig2a"]) == ([0, 1, 4], [2], [])
 
 
 def test_a_job_waits_for_its_models_and_a_timing_for_quiet():

@@ -29,7 +29,7 @@ class Reproduce(Options, Command):
     scales:
       smoke   seconds each: does it run?
       quick   minutes a training, one seed, data that ships with Python and scikit-learn
-      laptop  all recipes in about five hours on two CPU cores, three seeds; Fashion-MNIST, State of the Union addresses
+      laptop  all recipes, 3 to 10 seeds, some hours on two CPU cores; Fashion-MNIST, State of the Union addresses
       paper   the paper's own shapes and data, on GPUs (lazyneuron[hub], torchrun)
 
     examples:
@@ -70,12 +70,13 @@ Reproduce.__doc__ = (Reproduce.__doc__ or "").replace("    EXPERIMENTS", indent(
 def _print_verdicts(verdicts: "Sequence[Verdict]", console: "Console") -> None:
     from rich.table import Table
 
+    from lazyneuron.pages.claims_table import interval
+
     colours = {"holds": "green", "does not hold": "red", "cannot tell": "yellow"}
     table = Table(title="The paper's claims, on these runs")
     for column in ("claim", "on", "seen", "95 % interval", "expected", "verdict"):
         table.add_column(column, no_wrap=column == "verdict")
     for v in verdicts:
         seen = "" if v.value is None else f"{v.value:.3g}"
-        interval = "" if v.low is None or v.high is None else f"{v.low:.3g} to {v.high:.3g}"
-        table.add_row(v.text, v.on, seen, interval, v.expected, f"[{colours[v.verdict]}]{v.verdict}[/]")
+        table.add_row(v.text, v.on, seen, interval(v), v.expected, f"[{colours[v.verdict]}]{v.verdict}[/]")
     console.print(table)

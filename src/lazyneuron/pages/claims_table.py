@@ -52,13 +52,21 @@ def interval_note(verdicts: Iterable[Verdict]) -> str:
     """How to read the intervals, which depend on the number of seeds, and who set the bounds."""
     verdicts = list(verdicts)
     counts = {len(verdict.seeds) for verdict in verdicts if verdict.seeds}
+    several = [verdict for verdict in verdicts if verdict.low is not None]
     sentences = []
-    if counts - {1}:
-        sentences.append("Seen is the mean over seeds; the interval is the 95\u00a0% bootstrap interval of that mean.")
-    if 3 in counts:
+    if several:
+        sentences.append("Seen is the mean over seeds.")
+    if any(verdict.student_low is not None for verdict in several):
         sentences.append(
-            "With three seeds the interval is the range of the three values, and covers the true mean about three "
-            "quarters of the time; a difference between trainings must pass Student's t test as well."
+            "The interval is Student's 95\u00a0% interval of that mean, and decides; beside it stands the bootstrap's, "
+            "which is too short where seeds are few."
+        )
+    if any(verdict.student_low is None for verdict in several):
+        sentences.append("The interval is the 95\u00a0% bootstrap interval of that mean.")
+    if any(verdict.student_low is None and len(verdict.seeds) == 3 for verdict in several):
+        sentences.append(
+            "With three seeds it is the range of the three values, and covers the true mean about three quarters of "
+            "the time; a difference between trainings must pass Student's t test as well."
         )
     if counts - {1}:
         sentences.append("The reason given is that of the seed least favourable to the claim.")
@@ -70,7 +78,14 @@ def interval_note(verdicts: Iterable[Verdict]) -> str:
 
 
 def interval(verdict: Verdict) -> str:
-    """The interval of a verdict's value; "" without one."""
-    if verdict.low is None or verdict.high is None:
-        return ""
-    return f"{number(verdict.low)} to {number(verdict.high)}"
+    """The interval that decides: Student's, or in older verdicts the bootstrap's; "" without one."""
+    return _range(verdict.student_low, verdict.student_high) or _range(verdict.low, verdict.high)
+
+
+def bootstrap(verdict: Verdict) -> str:
+    """The bootstrap interval where it stands beside Student's, in words; "" elsewhere."""
+    return "" if verdict.student_low is None else f"bootstrap {_range(verdict.low, verdict.high)}"
+
+
+def _range(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f"{number(low)} to {number(high)}"

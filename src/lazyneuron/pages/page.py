@@ -284,7 +284,7 @@ def _template() -> jinja2.Template:
     loader = jinja2.FileSystemLoader(HERE)
     env = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     env.undefined = jinja2.StrictUndefined
-    env.filters |= {"number": number, "interval": claims_table.interval}
+    env.filters |= {"number": number, "interval": claims_table.interval, "bootstrap": claims_table.bootstrap}
     return env.get_template("page.html")
 
 

@@ -3,8 +3,10 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import stdev
+from typing import Literal
 
-from lazyneuron.paper.interval import mean_interval, student_interval
+from lazyneuron.paper.interval import detectable, mean_interval, seeds_for, student_interval
 from lazyneuron.records.record import Record, Verdict, VerdictName
 
 Records = Mapping[str, Sequence[Record]]
@@ -24,11 +26,12 @@ class Seen:
 class Claim:
     """A checkable sentence about `runs`; `see` computes its metric from the records of one seed (None: not recorded).
 
-    It holds if the metric is within the bounds. With several seeds the 95 % bootstrap interval of their mean decides:
-    within the bounds the claim holds, outside it does not, across a bound it cannot be decided. With `every_seed` each
-    seed decides by itself and the worst counts: for what must never happen. One seed has no interval: its value
-    decides, unless the claim `compares` two trainings, whose difference one seed cannot separate from chance. The
-    bootstrap interval of few seeds is too short, so such a difference also has to pass Student's t of the paired seeds.
+    It holds if the metric is within the bounds. With several seeds Student's 95 % interval of their mean decides:
+    within the bounds the claim holds, outside it does not, across a bound it cannot be decided; the bootstrap interval,
+    too short where seeds are few, is recorded beside it. With `every_seed` each seed decides by itself and the worst
+    counts: for what must never happen. One seed has no interval: its value decides, unless the claim `compares` two
+    trainings, whose difference one seed cannot separate from chance. Such a verdict also has the smallest difference
+    that its seeds would have detected; `effect` is the paper's, measured from the bound, in the metric's `unit`.
     The reason given is that of the seed that supports the claim least. `expected` states the bounds in words,
     `reported` what the paper found (arXiv 2210.06313).
     """
@@ -48,6 +51,8 @@ class Claim:
     below: float = math.inf
     compares: bool = False
     every_seed: bool = False
+    unit: Literal["", "points"] = ""
+    effect: float | None = None
 
     def admits(self, value: float) -> bool:
         """Whether a value is within the bounds."""
@@ -59,8 +64,13 @@ class Claim:
         found = {seed: seen for seed, records in by_seed.items() if (seen := self.see(records)) is not None}
         values = [seen.value for seen in found.values()]
         is_finite = all(map(math.isfinite, values))
-        interval = mean_interval(values) if len(values) > 1 and is_finite else None
-        verdict, reason = self._decide(found, interval)
+        is_several = len(values) > 1 and is_finite
+        bootstrap = mean_interval(values) if is_several else (None, None)
+        student = student_interval(values) if is_several else None
+        least = detectable(stdev(values), len(values)) if is_several and self.compares else None
+        verdict, reason = self._decide(found, student)
+        if verdict == "cannot tell" and least is not None:
+            reason += f"; {self._power(values, least)}"
         return Verdict(
             claim=self.name,
             text=self.text,
@@ -73,8 +83,11 @@ class Claim:
             seeds=list(found),
             values=values,
             value=math.fsum(values) / len(values) if values and is_finite else None,
-            low=interval[0] if interval else None,
-            high=interval[1] if interval else None,
+            low=bootstrap[0],
+            high=bootstrap[1],
+            student_low=student[0] if student else None,
+            student_high=student[1] if student else None,
+            detectable=least,
             verdict=verdict,
             reason=reason,
         )
@@ -98,13 +111,20 @@ class Claim:
                 return "cannot tell", f"{seen[0].reason}; one seed: a difference of trainings needs more"
             return own[0], seen[0].reason
         seed, least = max(found.items(), key=lambda item: self._excess(item[1].value))
-        reason = f"seed {seed}: {least.reason}"
-        verdict = self._within(interval)
-        if self.compares and verdict != "cannot tell":
-            low, high = student_interval([one.value for one in seen])
-            if self._within((low, high)) != verdict:
-                return "cannot tell", f"Student's t of {len(seen)} seeds: {low:.3g} to {high:.3g}; {reason}"
-        return verdict, reason
+        return self._within(interval), f"seed {seed}: {least.reason}"
+
+    def _power(self, values: Sequence[float], least: float) -> str:
+        """The difference that the seeds would have detected, beside the paper's effect and the seeds that it needs."""
+        text = f"{len(values)} seeds could have detected {self._in_unit(least)}"
+        if not self.effect:
+            return text
+        needed = seeds_for(self.effect, stdev(values))
+        return f"{text}; the paper's effect is {self._in_unit(self.effect)}" + (
+            f", for which {needed} seeds are needed" if needed > len(values) else ""
+        )
+
+    def _in_unit(self, value: float) -> str:
+        return f"{100 * value:.2g} points" if self.unit == "points" else f"{value:.2g}"
 
     def _excess(self, value: float) -> float:
         """How far a value is outside the bounds; negative if it is inside."""

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from lazyneuron.paper.claim import Claim, Records, Seen
 from lazyneuron.records.record import Record
@@ -44,6 +45,8 @@ def comparison(
     above: float = -math.inf,
     at_most: float = math.inf,
     below: float = math.inf,
+    unit: Literal["", "points"] = "",
+    effect: float | None = None,
 ) -> Claim:
     """A claim on `how` of what `measure` finds in the runs `one` and `other`; infinite where that divides by zero."""
 
@@ -72,4 +75,6 @@ def comparison(
         at_most=at_most,
         below=below,
         compares=True,
+        unit=unit,
+        effect=effect,
     )

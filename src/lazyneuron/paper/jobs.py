@@ -31,13 +31,13 @@ class Job:
 
 
 def jobs_of(recipes: Iterable[Recipe], options: Options) -> list[Job]:
-    """Each run of the recipes once per seed, after those that it needs; those that time run last, alone."""
+    """Each run of the recipes once per seed of theirs, after those that it needs; those that time run last, alone."""
     found: dict[str, Job] = {}
     for recipe in recipes:
         for own in recipe.runs:
             run = with_options(own, options)
             for part in (*run.needs, run):
-                for seed in options.chosen_seeds:
+                for seed in options.seeds_of(recipe.num_seeds):
                     job = Job(part, seed, recipe.name)
                     found.setdefault(job.name, job)
     return sorted(found.values(), key=lambda job: job.run.is_timed)

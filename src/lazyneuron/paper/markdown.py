@@ -26,7 +26,7 @@ def write_markdown(folder: Path, top: RunFolder, sections: Sequence[Section], no
             charts.save(figure, chart_folder, ("svg",))
     env = jinja2.Environment(loader=jinja2.FileSystemLoader(_HERE), trim_blocks=True, lstrip_blocks=True)
     env.undefined = jinja2.StrictUndefined
-    env.filters |= {"number": number, "interval": claims_table.interval}
+    env.filters |= {"number": number, "interval": claims_table.interval, "bootstrap": claims_table.bootstrap}
     env.filters |= {"cell": _cell, "anchor": _anchor, "still": _still}
     verdicts = top.verdicts()
     page = env.get_template("page.md").render(

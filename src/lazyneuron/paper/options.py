@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 from lazyneuron.errors import UsageError
 
 Scale = Literal["smoke", "quick", "laptop", "paper"]
-SEEDS: dict[Scale, tuple[int, ...]] = {"smoke": (0,), "quick": (0,), "laptop": (0, 1, 2), "paper": (0, 1, 2)}
+ONE_SEED: tuple[Scale, ...] = ("smoke", "quick")
+"""The scales at which every recipe has one seed; at the others a recipe has as many as it asks for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +20,9 @@ class Options:
     all: Annotated[bool, "all recipes"] = False
     scale: Annotated[Scale, "how large (see below)"] = "quick"
     out: Annotated[Path | None, "result folder (default: runs/SCALE)"] = None
-    seeds: Annotated[tuple[int, ...], "seeds of weights and batches (default: 0; laptop and paper: 0 1 2)", "N"] = ()
+    seeds: Annotated[
+        tuple[int, ...], "seeds of weights and batches (default: 0; laptop, paper: the recipe's)", "N"
+    ] = ()
     device: Annotated[str | None, "cpu or cuda (default: cuda if available)"] = None
     text: Annotated[str | None, "T5's text: file, folder of *.txt, hf:NAME[/CONFIG], python"] = None
     images: Annotated[
@@ -50,9 +53,9 @@ class Options:
     def folder(self) -> Path:
         return self.out or Path("runs") / self.scale
 
-    @property
-    def chosen_seeds(self) -> tuple[int, ...]:
-        return tuple(dict.fromkeys(self.seeds)) or SEEDS[self.scale]
+    def seeds_of(self, num_seeds: int) -> tuple[int, ...]:
+        """The seeds of a recipe that asks for so many: `seeds`, or else 0, 1, ..."""
+        return tuple(dict.fromkeys(self.seeds)) or tuple(range(1 if self.scale in ONE_SEED else num_seeds))
 
     @property
     def jobs_at_a_time(self) -> int:

@@ -20,6 +20,8 @@ class Recipe:
     """The runs of an experiment and the claims that they check.
 
     `settings` names, for each run, the setting that the figure compares, in words or as a number on `setting`'s axis.
+    `num_seeds` is how many seeds it has at scales laptop and paper: enough to detect the paper's effect where that can
+    be paid for. A run that recipes share has the most that any of them asks for.
     """
 
     experiment: Experiment
@@ -27,6 +29,7 @@ class Recipe:
     claims: tuple[Claim, ...]
     setting: str = ""
     settings: tuple[str | float, ...] = ()
+    num_seeds: int = 3
 
     def __post_init__(self) -> None:
         if self.settings and len(self.settings) != len(self.runs):

@@ -29,8 +29,9 @@ class Member:
 class Results:
     """An experiment in one result folder: its runs that have records, in order; `absent` names those that have none.
 
-    `names` gives the model of each run of the folder in words, `seeds` all seeds of the folder. An experiment is begun
-    if a run is there that no experiment before it has, or if it has no such run.
+    `names` gives the model of each run of the folder in words, `seeds` the seeds asked for, or all seeds of a folder
+    that does not say. An experiment is begun if a run is there that no experiment before it has, or if it has no such
+    run.
     """
 
     name: str
@@ -138,7 +139,7 @@ def results_of(recipes: Sequence[dict[str, Any]], runs: Sequence[Run], verdicts:
             members=[Member(setting=setting, run=by_name[name]) for setting, name in pairs if name in by_name],
             absent=[name for name in recipe["runs"] if name not in by_name],
             names=names,
-            seeds=seeds,
+            seeds=recipe.get("seeds") or seeds,
             verdicts=[verdict for verdict in verdicts if verdict.recipe == recipe["name"]],
             is_begun=not own or not own.isdisjoint(by_name),
         )

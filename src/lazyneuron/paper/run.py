@@ -6,10 +6,11 @@ import queue
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from rich.console import Console
@@ -50,6 +51,7 @@ def reproduce(options: Options, console: Console) -> Outcome:
     recipes = find_recipes(EXPERIMENTS if options.all else options.names, options.scale)
     parent = RunFolder(options.folder, options.config())
     jobs = jobs_of(recipes, options)
+    seeds = {recipe.name: options.seeds_of(recipe.num_seeds) for recipe in recipes}
     todo = [job for job in jobs if not (parent.path / job.name / "done").exists()]
     say_costs(recipes, jobs, todo, options, console)
     run_them = _run_here if "LOCAL_RANK" in os.environ else _run_all
@@ -57,18 +59,19 @@ def reproduce(options: Options, console: Console) -> Outcome:
         failures = run_them(todo, parent.path, options, console)
     except StoppedError:
         if is_first_process():
-            judge(parent)
+            judge(parent, seeds)
         raise
     for failure in failures:
         if isinstance(failure, UsageError):
             raise failure
-    return Outcome(parent.path, judge(parent) if is_first_process() else [], failures)
+    return Outcome(parent.path, judge(parent, seeds) if is_first_process() else [], failures)
 
 
-def judge(parent: RunFolder) -> list[Verdict]:
+def judge(parent: RunFolder, asked: Mapping[str, Sequence[int]] = MappingProxyType({})) -> list[Verdict]:
     """Judge every claim whose runs are done in a folder; write verdicts and recipes there and return the verdicts.
 
-    A recipe is skipped if all of its finished runs belong to earlier recipes: nobody asked for it.
+    A claim is judged on all seeds that have its runs. A recipe is skipped if all of its finished runs belong to earlier
+    recipes: nobody asked for it. `asked` has the seeds asked for now, by recipe; the folder keeps them beside earlier.
     """
     by_seed: dict[int, dict[str, Any]] = {}
     for member in filter(RunFolder.is_done, parent.members()):
@@ -87,7 +90,10 @@ def judge(parent: RunFolder) -> list[Verdict]:
                 found = claim.verdict(recipe.name, there)
                 verdicts.setdefault((found.claim, found.on), found)
     parent.write_verdicts(verdicts.values())
-    parent.write_recipes(recipe.to_dict() for recipe in recipes)
+    seeds = {recipe["name"]: recipe.get("seeds", []) for recipe in parent.recipes()}
+    for name, more in asked.items():
+        seeds[name] = sorted({*seeds.get(name, ()), *more})
+    parent.write_recipes(recipe.to_dict() | {"seeds": seeds.get(recipe.name, [])} for recipe in recipes)
     return list(verdicts.values())
 
 

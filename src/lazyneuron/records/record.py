@@ -75,9 +75,11 @@ class Verdict:
     """The outcome of one claim of the paper on the records of some runs, over seeds.
 
     `expected` is the threshold in words, `reported` what the paper found; `on` names the runs, `recipe` the experiment.
-    `values` are the metric as each of `seeds` shows it, `value` their mean (None where there was nothing to see),
-    `low` and `high` the 95 % bootstrap interval of that mean (None for one seed). `reason` says why the verdict is what
-    it is. `where` is the place in the paper (arXiv 2210.06313).
+    `values` are the metric as each of `seeds` shows it, `value` their mean (None where there was nothing to see).
+    `student_low` and `student_high` are Student's 95 % interval of that mean, which decides, `low` and `high` its
+    bootstrap interval (None for one seed; older verdicts have the bootstrap interval alone). `detectable` is the
+    smallest difference from the bound that these seeds would have detected with 80 % power, where trainings are
+    compared. `reason` says why the verdict is what it is. `where` is the place in the paper (arXiv 2210.06313).
     """
 
     claim: str
@@ -95,6 +97,9 @@ class Verdict:
     low: float | None = None
     high: float | None = None
     reported: str = ""
+    student_low: float | None = None
+    student_high: float | None = None
+    detectable: float | None = None
 
 
 @functools.cache

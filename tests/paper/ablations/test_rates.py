@@ -7,8 +7,7 @@ import pytest
 
 from lazyneuron.errors import LazyneuronError, StoppedError
 from lazyneuron.paper.ablations import rates
-from lazyneuron.paper.options import SEEDS
-from lazyneuron.paper.recipe import SCALES
+from lazyneuron.paper.registry import EXPERIMENTS, find_recipes
 from lazyneuron.paper.runs import Training
 from lazyneuron.paper.trainings import vit
 from lazyneuron.records.folder import RunFolder
@@ -37,7 +36,7 @@ def test_every_rate_of_every_optimizer_is_tried_with_nothing_else_changed():
 
 def test_the_chosen_rate_was_tried_and_the_seed_is_no_scales_own():
     assert all(how.rate in how.rates for how in rates.OPTIMIZERS.values())
-    assert all(rates.SEED not in SEEDS[scale] for scale in SCALES)
+    assert all(rates.SEED >= recipe.num_seeds for recipe in find_recipes(EXPERIMENTS, "laptop"))
 
 
 def test_the_sweep_gives_each_runs_test_loss_and_resumes(small_vit, tmp_path):

@@ -21,6 +21,7 @@ def fig5a(scale: Scale) -> Recipe:
     names = (*(f"{100 * share:.0f} % random" for share in RANDOM_LABELS), "100 % random, twice the steps")
     return Recipe(
         experiment=FIG5A,
+        num_seeds=5,
         runs=(run, *noisy),
         claims=sparsity_emerges_in(noisy, "random-labels", "Sparsity emerges with random labels.", "Fig. 5a", on=names),
         setting="labels",
@@ -35,6 +36,7 @@ def fig5b(scale: Scale) -> Recipe:
     runs = (noise, longer(noise))
     return Recipe(
         experiment=FIG5B,
+        num_seeds=5,
         runs=(run, *runs),
         claims=sparsity_emerges_in(runs, "random-images", "Sparsity emerges on random images.", "Fig. 5b"),
         setting="images",
@@ -49,6 +51,7 @@ def fig5c(scale: Scale) -> Recipe:
     runs = (fresh, longer(fresh))
     return Recipe(
         experiment=FIG5C,
+        num_seeds=5,
         runs=(run, *runs),
         claims=sparsity_emerges_in(runs, "infinite-data", "Sparsity emerges on infinite random data.", "Fig. 5c"),
         setting="data",
@@ -69,6 +72,7 @@ def mixer(scale: Scale) -> Recipe:
     channels = sparsity_emerges(*claim, on="mixer, MLPs over channels", sites="channel")
     return Recipe(
         experiment=MIXER,
+        num_seeds=5,
         runs=(run,),
         claims=(half_active_at_start("mixer"), sparsity_emerges(*claim), channels),
         setting="model",
@@ -81,6 +85,7 @@ def mlp(scale: Scale) -> Recipe:
     emerges = sparsity_emerges("mlp", "mlp-sparse", "Sparsity emerges in the 2-layer MLP.", "Appendix B")
     return Recipe(
         experiment=MLP,
+        num_seeds=5,
         runs=(mlp_training(scale),),
         claims=(half_active_at_start("mlp"), emerges),
         setting="model",
@@ -102,6 +107,7 @@ def optimizers(scale: Scale) -> Recipe:
     names = ("Adam", f"AdamW, decay {decay.weight_decay}", "SGD, momentum 0.9", "SGD, twice the steps", "Adafactor")
     return Recipe(
         experiment=OPTIMIZERS,
+        num_seeds=5,
         runs=runs,
         claims=sparsity_emerges_in(
             runs, "any-optimizer", "Sparsity emerges with any optimizer.", "Appendix B", on=names
@@ -137,4 +143,6 @@ def relu_costs_little(relu: str, gelu: str) -> Claim:
         expected=f"at least {-QUALITY_GAP} (ours)",
         reported=f"{(RELU - GELU) / 100:.3f} ({RELU} against {GELU} %)",
         at_least=-QUALITY_GAP,
+        unit="points",
+        effect=QUALITY_GAP + (RELU - GELU) / 100,
     )

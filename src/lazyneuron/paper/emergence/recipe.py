@@ -19,6 +19,7 @@ def fig1(scale: Scale) -> Recipe:
     runs = (run, longer(run))
     return Recipe(
         experiment=FIG1,
+        num_seeds=5,
         runs=runs,
         claims=(
             density.half_active_at_start("t5"),
@@ -36,6 +37,7 @@ def fig2a(scale: Scale) -> Recipe:
     vits = ("vit", "vit-long")
     return Recipe(
         experiment=FIG2A,
+        num_seeds=5,
         runs=runs,
         claims=(
             density.half_active_at_start("vit"),
@@ -53,6 +55,7 @@ def fig2b(scale: Scale) -> Recipe:
     """Costs nothing beside fig2a."""
     return Recipe(
         experiment=FIG2B,
+        num_seeds=5,
         runs=(t5(scale), vit(scale)),
         claims=(train_like_eval("t5"), train_like_eval("vit")),
         setting="model",

@@ -124,4 +124,5 @@ def statistical_is_enough(statistical: str, exact: str) -> Claim:
         metric="accuracy under statistical less that under exact top-k, held-out",
         expected=f"at least {-QUALITY_GAP} (ours)",
         at_least=-QUALITY_GAP,
+        unit="points",
     )

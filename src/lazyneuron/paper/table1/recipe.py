@@ -34,6 +34,7 @@ def table1(scale: Scale) -> Recipe:
     )
     return Recipe(
         experiment=TABLE1,
+        num_seeds=10,
         runs=(run, sparse, *noisy[40][::-1], *noisy[80][::-1], study),
         claims=(
             topk_natural(sparse.name, run.name),
@@ -62,6 +63,7 @@ def corruptions(scale: Scale) -> Recipe:
     study = Robustness(name="corruptions", of=(run, sparse), corruptions=ALL_CORRUPTIONS, num_images=images)
     return Recipe(
         experiment=CORRUPTIONS,
+        num_seeds=10,
         runs=(study,),
         claims=(topk_all_corruptions("corruptions", sparse.name, run.name),),
     )
@@ -71,6 +73,12 @@ def _reported(column: str) -> str:
     """The paper's difference in a column of Table 1, and both of its numbers."""
     dense, sparse = (row[HEAD.index(column)] for row in ROWS.values())
     return f"{(sparse - dense) / 100:.4f} ({sparse:.2f} against {dense:.2f} %)"
+
+
+def _effect(column: str) -> float:
+    """The size of the paper's difference in a column of Table 1."""
+    dense, sparse = (row[HEAD.index(column)] for row in ROWS.values())
+    return abs(sparse - dense) / 100
 
 
 def topk_natural(topk: str, dense: str) -> Claim:
@@ -87,6 +95,7 @@ def topk_natural(topk: str, dense: str) -> Claim:
         reported=_reported("natural"),
         at_least=-QUALITY_GAP,
         at_most=QUALITY_GAP,
+        unit="points",
     )
 
 
@@ -103,6 +112,8 @@ def topk_label_noise(topk: str, dense: str, percent: int) -> Claim:
         expected="above 0",
         reported=_reported(f"labels {percent} %"),
         above=0,
+        unit="points",
+        effect=_effect(f"labels {percent} %"),
     )
 
 
@@ -130,6 +141,8 @@ def topk_noise_gains_grow(at_80: tuple[str, str], at_40: tuple[str, str]) -> Cla
         see=see,
         above=0,
         compares=True,
+        unit="points",
+        effect=_effect("labels 80 %") - _effect("labels 40 %"),
     )
 
 
@@ -150,6 +163,8 @@ def topk_input_noise(study: str, topk: str, dense: str, corruption: str) -> Clai
         see=see,
         above=0,
         compares=True,
+        unit="points",
+        effect=_effect(_NOISES[corruption]),
     )
 
 
@@ -166,6 +181,8 @@ def topk_calibration(topk: str, dense: str) -> Claim:
         expected="below 0",
         reported=_reported("ECE"),
         below=0,
+        unit="points",
+        effect=_effect("ECE"),
     )
 
 

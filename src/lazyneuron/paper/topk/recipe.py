@@ -101,6 +101,8 @@ def topk_enough(topk: str, dense: str, reported: str) -> Claim:
         expected=f"at least {-QUALITY_GAP} (ours)",
         reported=reported,
         at_least=-QUALITY_GAP,
+        unit="points",
+        effect=QUALITY_GAP - COST / 100,
     )
 
 
