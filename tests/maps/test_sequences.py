@@ -6,7 +6,7 @@ import transformers as hf
 
 from lazyneuron.measure.probe import watch
 from tests.maps.decoding import MASK, PROMPTS, SIZES, STATISTICS, assert_same, decode, llama, one_pass, processed
-from tests.maps.models import SMALL
+from tests.maps.models import SMALL, build_t5
 
 
 @pytest.mark.parametrize("cuts", [[5], [1], [2, 5, 7], [5, 6, 7, 8]])
@@ -64,3 +64,17 @@ def test_speculation_is_placed_after_what_was_accepted():
     assert (tokens[: out.shape[1] - 1] >= 1).all()
     assert tokens[:8].tolist() == [1] * 8
     assert tokens.sum() == probe.num_tokens["model.layers.0.mlp"] > out.shape[1]
+
+
+def test_an_encoder_that_runs_again_at_each_call_begins_anew():
+    """Its tokens go on in no later call, also where the decoder is fed as many."""
+    model = build_t5()
+    source, target = (torch.randint(3, 50, (2, n), generator=torch.Generator().manual_seed(n)) for n in (3, 6))
+    with watch(model, statistics=["position", "overlap"]) as probe, torch.no_grad():
+        cache = None
+        for ids in target.split(3, 1):
+            cache = model(input_ids=source, decoder_input_ids=ids, past_key_values=cache).past_key_values
+    with watch(model, statistics=["position", "overlap"]) as whole, torch.no_grad():
+        model(input_ids=source, decoder_input_ids=target)
+    twice = {name: counts * (1 + name.startswith("encoder")) for name, counts in whole.state().items()}
+    assert_same(probe.state(), twice)

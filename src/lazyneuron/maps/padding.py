@@ -166,7 +166,7 @@ class Padding:
                 yield ids
 
     def _row_masks(self, site: Site) -> Iterator[Tensor]:
-        """The masks [B, S] among those, which have the shape of the tokens where a model is called without ids."""
+        """The masks [B, S] that the modules around a site were called with, from the inside out."""
         for reader, _, names in self._masks[site.name]:
             given = (self._inputs.get(reader.name, {}).get(name) for name in names)
             yield from (mask for mask in given if isinstance(mask, Tensor) and mask.dim() == 2)
