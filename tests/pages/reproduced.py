@@ -170,14 +170,16 @@ def study_records(kind: str, seed: int) -> Iterator[Record]:
             for what, value in (("skip_error", 1.2), ("skip_flops_share", 0.03), ("density", 0.03)):
                 yield Record(what=what, value=value + 0.1 * layer, **(at | {"case": run, "layer": layer}))
     elif kind == "latency":
-        for size, dense in (("small", 20.0), ("base", 60.0)):
-            for k in (32.0, 128.0):
-                for way, value in (("top-k", 1.1 * dense), ("exploited", dense * (0.7 + k / 1000))):
-                    yield Record(what="latency_ms", value=value + seed, case=f"{size} {way}", x=k, **at)
-                yield Record(what="speedup", value=1 / (0.7 + k / 1000), case=size, x=k, **at)
-            yield Record(what="latency_ms", value=dense * 0.9 + seed, case=f"{size} exploited", x=2048.0, **at)
-            for way in ("dense", "dense, last"):
-                yield Record(what="latency_ms", value=dense + seed, case=f"{size} {way}", x=2048.0, **at)
+        for number, (size, dense) in [(n, pair) for n in range(3) for pair in (("small", 20.0), ("base", 60.0))]:
+            here = at | {"step": number}
+            for k in (32.0, 128.0, 2048.0):
+                fast, slower = dense * (0.7 + k / 10_000), 1.0 + 0.1 * number
+                for way, value in (("dense", dense), ("top-k", 1.1 * dense), ("exploited", fast)):
+                    yield Record(what="latency_ms", value=(value + seed) * slower, case=f"{size} {way}", x=k, **here)
+                yield Record(what="speedup", value=dense / fast + 0.01 * number, case=size, x=k, **here)
+                yield Record(what="speedup_threads", value=0.9 * dense / fast, case=size, x=k, **here)
+            yield Record(what="latency_ms", value=0.9 * dense + seed, case=f"{size} threads", x=2048.0, **here)
+            yield Record(what="threads_gain", value=1 / 0.9, case=size, x=2048.0, **here)
 
 
 def write_member(path: Path, name: str, seed: int) -> None:

@@ -29,7 +29,7 @@ TWICE = {
     "firing": "num_tokens",
     "robustness": "num_images",
     "skipping": "num_batches",
-    "latency": "repeats",
+    "latency": "num_rounds",
     "statistical": "num_rows",
 }
 
