@@ -54,7 +54,7 @@ class Enforce(FeedCommand):
     sweep: Annotated[str | None, "densities at which to judge the model (default: 1.0,0.5,...,0.04,0.02)"] = None
     tokens: Annotated[int, "held-out tokens (or images) to judge by"] = 20_000
     text: Annotated[str | None, "file, folder of *.txt, hf:NAME[/CONFIG], python"] = None
-    images: Annotated[str | None, "folder with one subfolder per class, hf:NAME, digits, fashion-mnist"] = None
+    images: Annotated[str | None, "folder with one subfolder per class, hf:NAME, digits, letters, fashion-mnist"] = None
     seed: Annotated[int, "seed of the order of fine-tuning's data, and of dropout"] = 0
 
     def __post_init__(self) -> None:

@@ -36,7 +36,7 @@ class Measure(FeedCommand):
     """
 
     text: Annotated[str | None, "file, folder of *.txt, hf:NAME[/CONFIG], python"] = None
-    images: Annotated[str | None, "image, folder of images, idx folder, hf:NAME, digits, fashion-mnist"] = None
+    images: Annotated[str | None, "image, folder of images, idx folder, hf:NAME, digits, letters, fashion-mnist"] = None
     dataset: Annotated[str | None, "hub data set whose columns hold text or images"] = None
     tokens: Annotated[int, "stop after this many tokens, padding not counted"] = 20_000
     examples: Annotated[int, "keep the N tokens that activate each neuron most; neurons.html shows them"] = 0

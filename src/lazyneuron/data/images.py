@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from lazyneuron.data.glyphs import Glyphs, dejavu_letters, pillow_letters
 from lazyneuron.errors import UsageError
 
 FASHION_MNIST_FOLDERS = (Path("/usr/share/datasets/fashion-mnist"), Path("data/fashion-mnist"))
@@ -82,13 +83,21 @@ def _square(item: Any, size: int) -> np.ndarray:
 def load_images(source: str, image_size: int) -> ImageData:
     """Load labelled images and hold some out: the source's own test split, or a fixed random fifth.
 
-    `source` is "digits" (scikit-learn's 8x8 digits, always available), "fashion-mnist" (the idx files where Debian's
-    package puts them, or below data/), a folder of idx files, a folder with one folder of images per class, or
-    "hf:NAME[/CONFIG]" for a Hugging Face data set with columns "image" and "label". The last two are scaled to
-    `image_size` pixels per side; the others keep their size.
+    `source` is "digits" (scikit-learn's 8x8 digits) or "letters" (62 letters and digits drawn in Pillow's typeface),
+    both always available; "dejavu" (some 580 letters drawn in the DejaVu typefaces, every fifth of which is held out);
+    "fashion-mnist" (the idx files where Debian's package puts them, or below data/), a folder of idx files, a folder
+    with one folder of images per class, or "hf:NAME[/CONFIG]" for a Hugging Face data set with columns "image" and
+    "label". The last two are scaled to `image_size` pixels per side; the others keep their size.
     """
     if source == "digits":
         return _digits()
+    if source == "letters":
+        glyphs = pillow_letters()
+        return _of_glyphs(glyphs, *_split(len(glyphs.labels)))
+    if source == "dejavu":
+        glyphs = dejavu_letters()
+        is_held_out = glyphs.faces % 5 == 0
+        return _of_glyphs(glyphs, np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out))
     if source == "fashion-mnist":
         for folder in FASHION_MNIST_FOLDERS:
             if folder.is_dir():
@@ -100,7 +109,7 @@ def load_images(source: str, image_size: int) -> ImageData:
         return _hub_images(source.removeprefix("hf:"), image_size)
     path = Path(source)
     if not path.is_dir():
-        raise UsageError(f"no images at {path}: give a folder, hf:NAME, digits or fashion-mnist")
+        raise UsageError(f"no images at {path}: give a folder, hf:NAME, digits, letters, dejavu or fashion-mnist")
     return _idx_folder(path) if list(path.glob("*-ubyte*")) else _class_folders(path, image_size)
 
 
@@ -118,6 +127,19 @@ def _digits() -> ImageData:
         num_channels=1,
         image_size=8,
         fingerprint=_fingerprint(pixels, labels),
+    )
+
+
+def _of_glyphs(glyphs: Glyphs, train: np.ndarray, held_out: np.ndarray) -> ImageData:
+    """Drawn letters in two parts, each in an order of chance that is always the same."""
+    order = np.random.default_rng(0).permutation
+    parts = (ArrayImages(glyphs.pixels[at], glyphs.labels[at]) for at in map(order, (train, held_out)))
+    return ImageData(
+        *parts,
+        num_classes=int(glyphs.labels.max()) + 1,
+        num_channels=1,
+        image_size=glyphs.pixels.shape[-1],
+        fingerprint=_fingerprint(glyphs.pixels, glyphs.labels),
     )
 
 

@@ -15,7 +15,12 @@ from lazyneuron.errors import UsageError
 from lazyneuron.load.checkpoint import first_line, reaches_hub
 
 _BLOCK_CHARACTERS = 1 << 20
-_EMBEDDED_IMAGES = {"digits": "scikit-learn's digits", "fashion-mnist": "Fashion-MNIST"}
+_EMBEDDED_IMAGES = {
+    "digits": "scikit-learn's digits",
+    "letters": "letters drawn in Pillow's typeface",
+    "dejavu": "letters drawn in the DejaVu typefaces",
+    "fashion-mnist": "Fashion-MNIST",
+}
 
 
 def text_source(source: str | None, dataset: str | None, has_substitute: bool = False) -> tuple[Iterator[str], str]:
@@ -62,7 +67,9 @@ def image_source(source: str | None, dataset: str | None) -> tuple[Iterator[Imag
     if path.is_file():
         return iter([path]), f"the image {source}"
     if not path.is_dir():
-        raise UsageError(f"no images at {source}: give a folder, an image, hf:NAME, digits or fashion-mnist")
+        raise UsageError(
+            f"no images at {source}: give a folder, an image, hf:NAME, digits, letters, dejavu or fashion-mnist"
+        )
     files = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
     if not files:
         raise UsageError(f"{source} has no images ({', '.join(sorted(IMAGE_SUFFIXES))}): give another folder")

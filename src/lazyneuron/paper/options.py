@@ -26,7 +26,8 @@ class Options:
     device: Annotated[str | None, "cpu or cuda (default: cuda if available)"] = None
     text: Annotated[str | None, "T5's text: file, folder of *.txt, hf:NAME[/CONFIG], python"] = None
     images: Annotated[
-        str | None, "ViT's images: folder with one subfolder per class, idx folder, hf:NAME, digits, fashion-mnist"
+        str | None,
+        "ViT's images: folder with a subfolder per class, idx folder, hf:NAME, digits, letters, dejavu, fashion-mnist",
     ] = None
     steps: Annotated[int | None, "training steps, instead of the scale's"] = None
     jobs: Annotated[int | None, "runs at a time (default: up to 3, one per core)"] = None
