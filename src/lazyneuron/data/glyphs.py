@@ -15,7 +15,8 @@ DEJAVU_FOLDERS = (
     Path("/usr/share/fonts/dejavu"),
     Path("data/dejavu"),
 )
-_RANGES = (range(0x21, 0x7F), range(0xA1, 0x250), range(0x370, 0x530))  # Latin, Greek and Cyrillic
+_RANGES = (range(0x21, 0x7F), range(0xC0, 0x100), range(0x391, 0x3CA), range(0x410, 0x450))
+"""Where Unicode has digits and Latin, Greek and Russian letters."""
 _NO_CHARACTER = "\U0010fffe"
 _SIDE = 28
 _SIZES = range(17, 24)
@@ -35,8 +36,8 @@ def pillow_letters(copies: int = 64) -> Glyphs:
     return _drawn([""], copies)
 
 
-def dejavu_letters(copies: int = 2) -> Glyphs:
-    """The letters and digits that all DejaVu typefaces here have, about 580, drawn `copies` times in each of them.
+def dejavu_letters(copies: int = 4) -> Glyphs:
+    """Digits, Latin, Greek and Russian letters, 210 in all, drawn `copies` times in each DejaVu typeface there is.
 
     UsageError where fewer than ten of the typefaces are installed.
     """
