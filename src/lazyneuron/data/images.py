@@ -84,10 +84,10 @@ def load_images(source: str, image_size: int) -> ImageData:
     """Load labelled images and hold some out: the source's own test split, or a fixed random fifth.
 
     `source` is "digits" (scikit-learn's 8x8 digits) or "letters" (62 letters and digits drawn in Pillow's typeface),
-    both always available; "dejavu" (210 letters and digits drawn in the DejaVu typefaces, every fifth of which is held out);
-    "fashion-mnist" (the idx files where Debian's package puts them, or below data/), a folder of idx files, a folder
-    with one folder of images per class, or "hf:NAME[/CONFIG]" for a Hugging Face data set with columns "image" and
-    "label". The last two are scaled to `image_size` pixels per side; the others keep their size.
+    both always available; "dejavu" (210 letters and digits drawn in the DejaVu typefaces, of which every fifth is held
+    out); "fashion-mnist" (the idx files where Debian's package puts them, or below data/), a folder of idx files, a
+    folder with one folder of images per class, or "hf:NAME[/CONFIG]" for a Hugging Face data set with columns "image"
+    and "label". The last two are scaled to `image_size` pixels per side; the others keep their size.
     """
     if source == "digits":
         return _digits()
