@@ -46,6 +46,7 @@ def test_the_note_on_intervals_goes_by_what_the_verdicts_have() -> None:
     new = claims_table.interval_note([replace(three, student_low=0.75, student_high=1.25)])
     assert "Student's 95" in new
     assert "With three seeds" not in new
+    assert "Of verdicts of earlier versions" in claims_table.interval_note([three, replace(three, student_low=0.75)])
     assert claims_table.interval_note([]) == ""
     assert claims_table.interval_note([verdict(expected="at most 2 (ours)")]).endswith("claim without a number.")
 
@@ -62,3 +63,18 @@ def test_tally_counts_in_words() -> None:
     assert claims_table.tally(found) == "2 hold, 1 does not hold, 1 cannot tell"
     assert claims_table.tally(found[1:2]) == "1 holds"
     assert claims_table.tally([]) == "no verdicts"
+
+
+def test_checks_are_counted_apart_and_have_a_table_of_their_own() -> None:
+    passed, failed = verdict(claim="c2", is_check=True), verdict(claim="c3", is_check=True, verdict="does not hold")
+    evidence = [verdict(), verdict(on="vit", verdict="cannot tell")]
+    assert claims_table.tally([*evidence, passed, passed]) == "1 holds, 1 cannot tell; 2 of 2 checks pass"
+    assert claims_table.tally([*evidence, passed, failed]) == "1 holds, 1 cannot tell; 1 of 2 checks pass"
+    assert claims_table.tally([passed]) == "1 of 1 check passes"
+    assert claims_table.checks_tally(evidence) == ""
+    claims, checks = claims_table.claim_tables({"a": [*evidence, passed], "b": [passed, failed]})
+    assert (claims.slug, checks.slug, claims.one_each, checks.note != "") == ("claims", "checks", False, True)
+    assert [row.on for group in claims.groups for row in group] == ["t5", "vit"]
+    assert [[len(cell) for cell in group[0].cells] for group in checks.groups] == [[1, 1], [0, 1]]
+    (alone,) = claims_table.claim_tables({"a": evidence})
+    assert alone.one_each

@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from lazyneuron.paper.claim import Claim, Seen
+from lazyneuron.paper.claim import Claim, Grade, Seen
 from lazyneuron.paper.interval import detectable, seeds_for
+from tests.paper.records import at_the_end
 
 AT_MOST_HALF = Claim(
     name="c", text="t", where="w", metric="m", expected="at most 0.5", runs=("vit",),
@@ -126,3 +127,79 @@ def test_bounds_include_or_exclude_their_ends(bounds, inside, outside):
     assert not any(claim.admits(value) for value in outside)
     assert judged(claim, *outside[:1] * 3).verdict == "does not hold"
     assert judged(claim, inside[0], outside[0]).verdict == "cannot tell"
+
+
+GRADED = replace(
+    AT_MOST_HALF,
+    grades=(
+        Grade(name="falls", below=1),
+        Grade(name="halves", at_most=0.5),
+        Grade(name="a tenth", at_most=0.1, of_density=True),
+        Grade(name="the paper's", at_most=0.027, of_density=True),
+    ),
+)
+
+
+def graded(*pairs):
+    return judged(GRADED, *(Seen(ratio, "", density=density) for ratio, density in pairs))
+
+
+@pytest.mark.parametrize(
+    ("ratio", "density", "grade"),
+    [
+        (1.0, 0.5, ""),
+        (0.999, 0.5, "falls"),
+        (0.501, 0.05, "falls"),
+        (0.5, 0.101, "halves"),
+        (0.2, 0.1, "a tenth"),
+        (0.05, 0.0271, "a tenth"),
+        (0.05, 0.027, "the paper's"),
+        (1.0, 0.01, ""),
+        (math.nan, 0.01, ""),
+        (0.1, None, "halves"),
+    ],
+)
+def test_one_seed_has_the_highest_grade_whose_bounds_and_those_below_its_values_keep(ratio, density, grade):
+    found = graded((ratio, density))
+    assert found.grade == grade
+    assert (found.density, found.density_low) == (density, None)
+
+
+def test_a_grade_needs_the_whole_interval_and_stands_beside_the_verdict():
+    found = graded((0.2, 0.09), (0.21, 0.1), (0.22, 0.095))
+    assert (found.verdict, found.grade) == ("holds", "halves")
+    assert (found.density, found.density_low) == (pytest.approx(0.095), pytest.approx(0.095 - 0.0124207, rel=1e-4))
+    assert found.density_high == pytest.approx(0.095 + 0.0124207, rel=1e-4)
+    assert graded((0.2, 0.09), (0.21, 0.091), (0.22, 0.092)).grade == "a tenth"
+    wide = graded((0.4, 0.02), (0.45, 0.02), (0.6, 0.02))
+    assert (wide.verdict, wide.grade) == ("cannot tell", "falls")
+    assert graded((0.9, 0.02), (0.95, 0.02), (1.02, 0.02)).grade == ""
+    assert graded((0.7, 0.4), (0.71, 0.4), (0.72, 0.4)).verdict == "does not hold"
+    assert judged(AT_MOST_HALF, 0.1).grade == ""
+
+
+def test_a_claim_about_quality_is_judged_only_where_the_mlps_are_used():
+    claim = replace(AT_MOST_HALF, control=("dense", "dense-nomlp"))
+
+    def seeds(*pairs):
+        metric = {"vit": Seen(0.1, "seen")}
+        runs = [{"dense": [accuracy(a)], "dense-nomlp": [accuracy(b)]} for a, b in pairs]
+        return claim.verdict("topk", dict(enumerate(metric | own for own in runs)))
+
+    used, unused = seeds((0.9, 0.8), (0.91, 0.8), (0.92, 0.8)), seeds((0.884, 0.882), (0.88, 0.885), (0.888, 0.879))
+    assert (used.verdict, used.reason) == ("holds", "seed 0: seen")
+    assert (unused.verdict, unused.value) == ("cannot tell", pytest.approx(0.1))
+    assert unused.reason == "the MLPs are not used: dense 0.884, without MLPs 0.882"
+    missing = claim.verdict("topk", {0: {"vit": Seen(0.1, "seen"), "dense": [accuracy(0.9)]}})
+    assert (missing.verdict, "dense-nomlp has no records" in missing.reason) == ("cannot tell", True)
+    assert "have not come that far" in claim.verdict("topk", {0: {"vit": None}}).reason
+
+
+def test_what_a_claim_is_stands_in_its_verdict():
+    assert (judged(AT_MOST_HALF, 0.1).is_check, judged(AT_MOST_HALF, 0.1).line) == (False, "")
+    found = judged(replace(AT_MOST_HALF, is_check=True, line="Few are active."), 0.1)
+    assert (found.is_check, found.line) == (True, "Few are active.")
+
+
+def accuracy(value):
+    return at_the_end("accuracy", value)

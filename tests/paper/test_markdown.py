@@ -43,6 +43,28 @@ def test_verdicts_stand_with_values_and_intervals(page: Path) -> None:
     assert "- ❌ does not hold: Wider models have a lower density. On t5 0.61 (0.61 to 0.61), expected" in text
 
 
+def test_the_first_table_checks_and_grades(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "small", ["mixer"], seeds=(0, 1, 2))
+    graded, check, plain, *rest = RunFolder(folder).verdicts()
+    students = {"student_low": 0.49, "student_high": 0.51}
+    density = {"density": 0.05, "density_low": 0.04, "density_high": 0.06}
+    graded = replace(graded, line="Few | are active.", grade="halves", **students, **density)
+    plain = replace(plain, line="Few | are active.", verdict="cannot tell", reason="too few seeds")
+    RunFolder(folder).write_verdicts([graded, replace(check, is_check=True, claim="check"), plain, *rest])
+    text = write_report([folder], tmp_path / "page.md").read_text()
+    assert "**1 holds, 1 does not hold, 2 cannot tell; 1 of 1 check passes**" in text
+    assert text.index("| claim | the paper reports | here | why |") < text.index("## Claims") < text.index("## Checks")
+    assert (
+        "| Few \\| are active. | about 0.5 | ✅ holds, halves: t5 density 0.05 (0.04 to 0.06)<br>"
+        "❔ cannot tell: mixer 0.4997 (0.4987 to 0.5007) | too few seeds |"
+    ) in text
+    assert "✅ holds, halves | 0.4997 | 0.49 to 0.51 (bootstrap 0.4987 to 0.5007) |" in text
+    claims, checks = text.split("## Claims")[1].split("## Checks")
+    assert ("| vit |" in claims, "| vit |" in checks.split("\n## ")[0]) == (False, True)
+    assert re.search(r"^- \[The Mixer too\].*does not hold; 1 of 1 check passes$", text, re.MULTILINE)
+    assert MarkdownIt("commonmark").enable("table").render(text).count("<table>") >= 3
+
+
 def test_tables_render_with_as_many_cells_in_each_row_as_titles(page: Path) -> None:
     html = MarkdownIt("commonmark").enable("table").render(page.read_text())
     tables = re.findall(r"<table>.*?</table>", html, re.DOTALL)

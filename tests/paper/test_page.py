@@ -54,6 +54,14 @@ def test_verdicts_are_counted_where_they_belong(found: dict[str, Section]) -> No
     assert not found["fig2a"].counts
 
 
+def test_checks_are_counted_apart(checked: dict[str, Results]) -> None:
+    holds, *others = checked["fig1"].verdicts
+    changed = replace(checked["fig1"], verdicts=[replace(holds, is_check=True), *others])
+    (section,) = page.sections({"small": [changed]})
+    assert section.counts == {"holds": 2, "does not hold": 1, "cannot tell": 1}
+    assert section.checks == section.parts[0].checks == "1 of 1 check passes"
+
+
 def test_the_papers_side_says_where_it_has_no_numbers(found: dict[str, Section]) -> None:
     assert found["corruptions"].figure
     assert "no number" in found["fig4bc"].note

@@ -68,15 +68,34 @@ Reproduce.__doc__ = (Reproduce.__doc__ or "").replace("    EXPERIMENTS", indent(
 
 
 def _print_verdicts(verdicts: "Sequence[Verdict]", console: "Console") -> None:
+    """The paper's claims in a few lines, then every verdict, checks apart, and how many hold."""
     from rich.table import Table
 
-    from lazyneuron.pages.claims_table import interval
+    from lazyneuron.pages.claims_table import interval, tally
+    from lazyneuron.pages.lines import lines, seen
 
+    few = Table(title="The paper's claims in a few lines", show_lines=True)
+    for column in ("claim", "the paper", "here", "why"):
+        few.add_column(column)
+    for line in lines({"": verdicts}):
+        here = "\n".join(f"{_coloured(v)} {v.on}: {seen(v)}" for _, v in line.verdicts)
+        few.add_row(line.text, "\n".join(line.reported), here, line.why)
+    if few.row_count:
+        console.print(few)
+    for title, is_check in (("The paper's claims, on these runs", False), ("Checks of the code", True)):
+        table = Table(title=title)
+        for column in ("claim", "on", "seen", "95 % interval", "expected", "verdict"):
+            table.add_column(column, no_wrap=column == "verdict")
+        for v in (v for v in verdicts if v.is_check == is_check):
+            value = "" if v.value is None else f"{v.value:.3g}"
+            table.add_row(v.text, v.on, value, interval(v), v.expected, _coloured(v))
+        if table.row_count:
+            console.print(table)
+    console.print(tally(verdicts), highlight=False)
+
+
+def _coloured(verdict: "Verdict") -> str:
+    """A verdict and its grade, for rich."""
     colours = {"holds": "green", "does not hold": "red", "cannot tell": "yellow"}
-    table = Table(title="The paper's claims, on these runs")
-    for column in ("claim", "on", "seen", "95 % interval", "expected", "verdict"):
-        table.add_column(column, no_wrap=column == "verdict")
-    for v in verdicts:
-        seen = "" if v.value is None else f"{v.value:.3g}"
-        table.add_row(v.text, v.on, seen, interval(v), v.expected, f"[{colours[v.verdict]}]{v.verdict}[/]")
-    console.print(table)
+    grade = f", {verdict.grade}" if verdict.grade else ""
+    return f"[{colours[verdict.verdict]}]{verdict.verdict}{grade}[/]"

@@ -18,6 +18,7 @@ from lazyneuron.pages import (
     charts,
     claims_table,
     enforce_charts,
+    lines,
     measure_charts,
     measure_sentences,
     measure_tables,
@@ -262,14 +263,11 @@ def _script_json(value: Any) -> str:
 def _html(shown: dict[str, Any], verdicts: dict[str, list[Verdict]], runs: list[Run], figures: list[Figure]) -> str:
     """The page of what is `shown`, of the verdicts by label, of where the runs come from and of all figures."""
     specs = {f.name: f.spec | {"description": f"{f.title}. {f.caption}"} for f in figures}
-    rows = claims_table.claim_groups(verdicts)
-    cells = [cell for group in rows for row in group for cell in row.cells]
     return _template().render(
         **shown,
-        interval_note=claims_table.interval_note(verdict for found in verdicts.values() for verdict in found),
         tallies={label: claims_table.tally(found) for label, found in verdicts.items()},
-        claims=rows,
-        one_each=len(verdicts) == 1 and all(len(cell) == 1 for cell in cells),
+        claim_tables=claims_table.claim_tables(verdicts),
+        lines=lines.lines(verdicts),
         provenance=[provenance(run) for run in runs],
         rebuild=shlex.join(["lazyneuron", "report", *shown["labels"]]),
         css=(HERE / "page.css").read_text(encoding="utf-8"),
@@ -284,7 +282,8 @@ def _template() -> jinja2.Template:
     loader = jinja2.FileSystemLoader(HERE)
     env = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     env.undefined = jinja2.StrictUndefined
-    env.filters |= {"number": number, "interval": claims_table.interval, "bootstrap": claims_table.bootstrap}
+    env.filters |= {"number": number, "seen": lines.seen}
+    env.filters |= {"interval": claims_table.interval, "bootstrap": claims_table.bootstrap}
     return env.get_template("page.html")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from lazyneuron.pages.charts import Figure
+from lazyneuron.pages.claims_table import checks_tally
 from lazyneuron.records.record import Verdict
 from lazyneuron.records.table import Table
 
@@ -40,6 +41,11 @@ class Part:
     more: list[Figure] = field(default_factory=list)
     more_tables: list[Table] = field(default_factory=list)
 
+    @property
+    def checks(self) -> str:
+        """How many of its checks pass, in words; "" without checks."""
+        return checks_tally(self.verdicts)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
@@ -56,8 +62,13 @@ class Section:
 
     @property
     def counts(self) -> Counter[str]:
-        """How many verdicts of each kind its parts have."""
-        return Counter(verdict.verdict for part in self.parts for verdict in part.verdicts)
+        """How many verdicts of each kind its parts have, checks apart."""
+        return Counter(v.verdict for part in self.parts for v in part.verdicts if not v.is_check)
+
+    @property
+    def checks(self) -> str:
+        """How many of its parts' checks pass, in words; "" without checks."""
+        return checks_tally([verdict for part in self.parts for verdict in part.verdicts])
 
     @property
     def all_figures(self) -> list[Figure]:

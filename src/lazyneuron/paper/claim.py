@@ -3,10 +3,11 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import stdev
+from statistics import fmean, stdev
 from typing import Literal
 
 from lazyneuron.paper.interval import detectable, mean_interval, seeds_for, student_interval
+from lazyneuron.paper.mlps_used import why_unused
 from lazyneuron.records.record import Record, Verdict, VerdictName
 
 Records = Mapping[str, Sequence[Record]]
@@ -15,11 +16,29 @@ Records = Mapping[str, Sequence[Record]]
 
 @dataclass(frozen=True)
 class Seen:
-    """The metric of one seed and its reason; `verdict` if the seed's own statistics decide instead of bounds."""
+    """The metric of one seed and its reason; `verdict` if the seed's own statistics decide instead of bounds.
+
+    `density` is what the upper grades of a claim of emergence bound.
+    """
 
     value: float
     reason: str
     verdict: VerdictName | None = None
+    density: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grade:
+    """A grade of a claim: the bound that the metric, or with `of_density` the density, keeps in its whole interval."""
+
+    name: str
+    below: float = math.inf
+    at_most: float = math.inf
+    of_density: bool = False
+
+    def admits(self, highest: float) -> bool:
+        """Whether an interval that ends at `highest` is within the bound."""
+        return highest <= self.at_most and highest < self.below
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +53,12 @@ class Claim:
     that its seeds would have detected; `effect` is the paper's, measured from the bound, in the metric's `unit`.
     The reason given is that of the seed that supports the claim least. `expected` states the bounds in words,
     `reported` what the paper found (arXiv 2210.06313).
+
+    Of `grades`, in ascending order, the highest is given whose bound the whole interval keeps, as it keeps those of all
+    grades below. A claim about quality may name a `control`, a dense run and its control run: where dense does not
+    clearly beat the control by `control_by`, the claim cannot be decided. A claim that no correct implementation could
+    fail on any data, an identity of the code or of mathematics, `is_check`. `line` puts the claim's verdict under that
+    sentence in the page's first table: for the principal runs alone.
     """
 
     name: str
@@ -53,6 +78,11 @@ class Claim:
     every_seed: bool = False
     unit: Literal["", "points"] = ""
     effect: float | None = None
+    grades: tuple[Grade, ...] = ()
+    control: tuple[str, str] | None = None
+    control_by: Literal["accuracy", "loss"] = "accuracy"
+    is_check: bool = False
+    line: str = ""
 
     def admits(self, value: float) -> bool:
         """Whether a value is within the bounds."""
@@ -67,10 +97,16 @@ class Claim:
         is_several = len(values) > 1 and is_finite
         bootstrap = mean_interval(values) if is_several else (None, None)
         student = student_interval(values) if is_several else None
-        least = detectable(stdev(values), len(values)) if is_several and self.compares else None
+        is_by_difference = is_several and self.compares and not any(seen.verdict for seen in found.values())
+        least = detectable(stdev(values), len(values)) if is_by_difference else None
         verdict, reason = self._decide(found, student)
-        if verdict == "cannot tell" and least is not None:
+        unused = why_unused(*self.control, self.control_by, by_seed.values()) if found and self.control else ""
+        if unused:
+            verdict, reason = "cannot tell", unused
+        elif verdict == "cannot tell" and least is not None:
             reason += f"; {self._power(values, least)}"
+        densities = [seen.density for seen in found.values() if seen.density is not None]
+        dense = _interval(densities)
         return Verdict(
             claim=self.name,
             text=self.text,
@@ -88,6 +124,12 @@ class Claim:
             student_low=student[0] if student else None,
             student_high=student[1] if student else None,
             detectable=least,
+            grade=self._grade(_interval(values), dense),
+            density=fmean(densities) if densities else None,
+            density_low=dense[0] if dense and len(densities) > 1 else None,
+            density_high=dense[1] if dense and len(densities) > 1 else None,
+            is_check=self.is_check,
+            line=self.line,
             verdict=verdict,
             reason=reason,
         )
@@ -113,6 +155,16 @@ class Claim:
         seed, least = max(found.items(), key=lambda item: self._excess(item[1].value))
         return self._within(interval), f"seed {seed}: {least.reason}"
 
+    def _grade(self, metric: tuple[float, float] | None, density: tuple[float, float] | None) -> str:
+        """The highest grade that both intervals support, the grades below it included; "" for none."""
+        name = ""
+        for grade in self.grades:
+            interval = density if grade.of_density else metric
+            if interval is None or not grade.admits(interval[1]):
+                break
+            name = grade.name
+        return name
+
     def _power(self, values: Sequence[float], least: float) -> str:
         """The difference that the seeds would have detected, beside the paper's effect and the seeds that it needs."""
         text = f"{len(values)} seeds could have detected {self._in_unit(least)}"
@@ -136,3 +188,10 @@ class Claim:
             return "holds"
         is_apart = high < self.at_least or high <= self.above or low > self.at_most or low >= self.below
         return "does not hold" if is_apart else "cannot tell"
+
+
+def _interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """Student's interval of the mean, of one value the value itself; None where there is none or one is not finite."""
+    if not values or not all(map(math.isfinite, values)):
+        return None
+    return student_interval(values) if len(values) > 1 else (values[0], values[0])

@@ -2,9 +2,12 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal
 
 from lazyneuron.paper.claim import Claim, Records, Seen
+from lazyneuron.paper.density_claims import collapse, mean_density, middle_density
+from lazyneuron.paper.mlps_used import final_quality
 from lazyneuron.records.record import Record
 
 QUALITY_GAP = 0.005
@@ -13,11 +16,7 @@ Metric = Callable[[Sequence[Record]], float | None]
 
 def tested(what: str) -> Metric:
     """Quality at the end, on the held-out data in order ("accuracy", "loss", "ece")."""
-
-    def metric(records: Sequence[Record]) -> float | None:
-        return next((r.value for r in records if r.what == what and r.split == "test" and r.case == ""), None)
-
-    return metric
+    return partial(final_quality, what=what)
 
 
 def difference(a: float, b: float) -> float:
@@ -47,14 +46,21 @@ def comparison(
     below: float = math.inf,
     unit: Literal["", "points"] = "",
     effect: float | None = None,
+    control: tuple[str, str] | None = None,
+    control_by: Literal["accuracy", "loss"] = "accuracy",
 ) -> Claim:
-    """A claim on `how` of what `measure` finds in the runs `one` and `other`; infinite where that divides by zero."""
+    """A claim on `how` of what `measure` finds in the runs `one` and `other`; infinite where that divides by zero.
+
+    `control` names a dense run and its control: without a clear difference between them the claim is not judged.
+    """
 
     def see(records: Records) -> Seen | None:
         a, b = measure(records[one]), measure(records[other])
         if a is None or b is None:
             return None
         reason = f"{one} {a:.4g}, {other} {b:.4g}"
+        if measure in (mean_density, middle_density):
+            reason += "".join(f"; {run}: {text}" for run in (one, other) if (text := collapse(records[run])))
         try:
             return Seen(how(a, b), reason)
         except ZeroDivisionError:
@@ -77,4 +83,6 @@ def comparison(
         compares=True,
         unit=unit,
         effect=effect,
+        control=control,
+        control_by=control_by,
     )

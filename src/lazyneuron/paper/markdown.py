@@ -6,7 +6,7 @@ from pathlib import Path
 
 import jinja2
 
-from lazyneuron.pages import charts, claims_table
+from lazyneuron.pages import charts, claims_table, lines
 from lazyneuron.pages.prose import number
 from lazyneuron.pages.section import Section
 from lazyneuron.records.folder import RunFolder
@@ -26,14 +26,15 @@ def write_markdown(folder: Path, top: RunFolder, sections: Sequence[Section], no
             charts.save(figure, chart_folder, ("svg",))
     env = jinja2.Environment(loader=jinja2.FileSystemLoader(_HERE), trim_blocks=True, lstrip_blocks=True)
     env.undefined = jinja2.StrictUndefined
-    env.filters |= {"number": number, "interval": claims_table.interval, "bootstrap": claims_table.bootstrap}
+    env.filters |= {"number": number, "seen": lines.seen}
+    env.filters |= {"interval": claims_table.interval, "bootstrap": claims_table.bootstrap}
     env.filters |= {"cell": _cell, "anchor": _anchor, "still": _still}
     verdicts = top.verdicts()
     page = env.get_template("page.md").render(
         config=top.config,
-        claims=claims_table.claim_groups({folder.name: verdicts}),
+        lines=lines.lines({folder.name: verdicts}),
+        claim_tables=claims_table.claim_tables({folder.name: verdicts}),
         tally=claims_table.tally(verdicts),
-        interval_note=claims_table.interval_note(verdicts),
         sections=sections,
         not_begun=not_begun,
         folder=folder.as_posix(),

@@ -79,7 +79,10 @@ class Verdict:
     `student_low` and `student_high` are Student's 95 % interval of that mean, which decides, `low` and `high` its
     bootstrap interval (None for one seed; older verdicts have the bootstrap interval alone). `detectable` is the
     smallest difference from the bound that these seeds would have detected with 80 % power, where trainings are
-    compared. `reason` says why the verdict is what it is. `where` is the place in the paper (arXiv 2210.06313).
+    compared. `grade` is the highest that a claim of emergence reaches, `density` the mean over seeds of the density
+    that its upper grades bound, with Student's interval. `reason` says why the verdict is what it is. `where` is the
+    place in the paper (arXiv 2210.06313). A check, which no correct implementation can fail, is no evidence. `line` is
+    the sentence of the page's first table that the verdict stands under.
     """
 
     claim: str
@@ -100,6 +103,12 @@ class Verdict:
     student_low: float | None = None
     student_high: float | None = None
     detectable: float | None = None
+    grade: str = ""
+    density: float | None = None
+    density_low: float | None = None
+    density_high: float | None = None
+    is_check: bool = False
+    line: str = ""
 
 
 @functools.cache

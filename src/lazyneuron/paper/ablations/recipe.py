@@ -6,6 +6,7 @@ from lazyneuron.paper.ablations import ACTIVATION, FIG5A, FIG5B, FIG5C, GELU, MI
 from lazyneuron.paper.claim import Claim
 from lazyneuron.paper.comparison_claims import QUALITY_GAP, comparison, difference, tested
 from lazyneuron.paper.density_claims import half_active_at_start, sparsity_emerges, sparsity_emerges_in
+from lazyneuron.paper.lines import NOISE, OTHERS, under
 from lazyneuron.paper.options import Scale
 from lazyneuron.paper.recipe import Recipe
 from lazyneuron.paper.trainings import image_task, longer, mlp_training, t5, varied, vit
@@ -23,7 +24,9 @@ def fig5a(scale: Scale) -> Recipe:
         experiment=FIG5A,
         num_seeds=5,
         runs=(run, *noisy),
-        claims=sparsity_emerges_in(noisy, "random-labels", "Sparsity emerges with random labels.", "Fig. 5a", on=names),
+        claims=sparsity_emerges_in(
+            noisy, "random-labels", "Sparsity emerges with random labels.", "Fig. 5a", on=names, line=NOISE
+        ),
         setting="labels",
         settings=("true", *names),
     )
@@ -38,7 +41,7 @@ def fig5b(scale: Scale) -> Recipe:
         experiment=FIG5B,
         num_seeds=5,
         runs=(run, *runs),
-        claims=sparsity_emerges_in(runs, "random-images", "Sparsity emerges on random images.", "Fig. 5b"),
+        claims=sparsity_emerges_in(runs, "random-images", "Sparsity emerges on random images.", "Fig. 5b", line=NOISE),
         setting="images",
         settings=("true", "random pixels", "random pixels, twice the steps"),
     )
@@ -53,7 +56,9 @@ def fig5c(scale: Scale) -> Recipe:
         experiment=FIG5C,
         num_seeds=5,
         runs=(run, *runs),
-        claims=sparsity_emerges_in(runs, "infinite-data", "Sparsity emerges on infinite random data.", "Fig. 5c"),
+        claims=sparsity_emerges_in(
+            runs, "infinite-data", "Sparsity emerges on infinite random data.", "Fig. 5c", line=NOISE
+        ),
         setting="data",
         settings=("true", "fresh random images and labels", "the same, twice the steps"),
     )
@@ -74,7 +79,7 @@ def mixer(scale: Scale) -> Recipe:
         experiment=MIXER,
         num_seeds=5,
         runs=(run,),
-        claims=(half_active_at_start("mixer"), sparsity_emerges(*claim), channels),
+        claims=(half_active_at_start("mixer"), *under(OTHERS, sparsity_emerges(*claim)), channels),
         setting="model",
         settings=("MLP-Mixer",),
     )
@@ -87,7 +92,7 @@ def mlp(scale: Scale) -> Recipe:
         experiment=MLP,
         num_seeds=5,
         runs=(mlp_training(scale),),
-        claims=(half_active_at_start("mlp"), emerges),
+        claims=(half_active_at_start("mlp"), *under(OTHERS, emerges)),
         setting="model",
         settings=("2-layer MLP",),
     )
@@ -110,7 +115,7 @@ def optimizers(scale: Scale) -> Recipe:
         num_seeds=5,
         runs=runs,
         claims=sparsity_emerges_in(
-            runs, "any-optimizer", "Sparsity emerges with any optimizer.", "Appendix B", on=names
+            runs, "any-optimizer", "Sparsity emerges with any optimizer.", "Appendix B", on=names, line=OTHERS
         ),
         setting="optimizer",
         settings=names,

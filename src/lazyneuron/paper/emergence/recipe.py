@@ -3,9 +3,10 @@
 from statistics import fmean
 
 from lazyneuron.paper import density_claims as density
-from lazyneuron.paper.claim import Claim, Records, Seen
-from lazyneuron.paper.density_claims import SPARSER_FACTOR, densities, layer_name, stacks, start_and_end
+from lazyneuron.paper.claim import Claim, Grade, Records, Seen
+from lazyneuron.paper.density_claims import SPARSER_FACTOR, densities, last_step, layer_name, stacks, start_and_end
 from lazyneuron.paper.emergence import DENSEST, FIG1, FIG2A, FIG2B
+from lazyneuron.paper.lines import ENDS, LAYERS, SPARSE, SPLITS, under
 from lazyneuron.paper.options import Scale
 from lazyneuron.paper.recipe import Recipe
 from lazyneuron.paper.trainings import longer, t5, vit
@@ -23,8 +24,10 @@ def fig1(scale: Scale) -> Recipe:
         runs=runs,
         claims=(
             density.half_active_at_start("t5"),
-            *(every_layer_sparser(run.name) for run in runs),
-            *(density.few_percent_active(run.name) for run in runs),
+            *under(LAYERS, every_layer_sparser(run.name)),
+            every_layer_sparser(runs[1].name),
+            *under(SPARSE, density.few_active(run.name)),
+            density.few_active(runs[1].name),
         ),
         setting="model",
         settings=("T5", "T5, twice the steps"),
@@ -34,17 +37,18 @@ def fig1(scale: Scale) -> Recipe:
 def fig2a(scale: Scale) -> Recipe:
     """Costs fig1's first training, one of ViT, and one with twice its steps."""
     runs = (t5(scale), vit(scale), longer(vit(scale)))
-    vits = ("vit", "vit-long")
     return Recipe(
         experiment=FIG2A,
         num_seeds=5,
         runs=runs,
         claims=(
             density.half_active_at_start("vit"),
-            *(every_layer_sparser(name) for name in vits),
-            *(density.few_percent_active(name) for name in vits),
+            *under(SPARSE, density.few_active("vit")),
+            density.few_active("vit-long"),
+            *under(LAYERS, every_layer_sparser("vit")),
+            every_layer_sparser("vit-long"),
             *(every_stack_sparse(name) for name in ("t5", "vit")),
-            *(ends_denser(name) for name in ("t5", "vit")),
+            *under(ENDS, ends_denser("t5"), ends_denser("vit")),
         ),
         setting="model",
         settings=("T5", "ViT", "ViT, twice the steps"),
@@ -57,13 +61,17 @@ def fig2b(scale: Scale) -> Recipe:
         experiment=FIG2B,
         num_seeds=5,
         runs=(t5(scale), vit(scale)),
-        claims=(train_like_eval("t5"), train_like_eval("vit")),
+        claims=under(SPLITS, train_like_eval("t5"), train_like_eval("vit")),
         setting="model",
         settings=("T5", "ViT"),
     )
 
 
 def every_layer_sparser(run: str) -> Claim:
+    """Its last grade bounds the densest layer: by the paper's for T5, and by a tenth where the paper states none."""
+    paper = Grade(name="at most the paper's", at_most=DENSEST / 100, of_density=True)
+    last = paper if run.partition("-")[0] == "t5" else density.TENTH
+
     def see(records: Records) -> Seen | None:
         if (found := start_and_end(records[run])) is None:
             return None
@@ -72,7 +80,12 @@ def every_layer_sparser(run: str) -> Claim:
         layer, value = max(ratios.items(), key=lambda item: item[1])
         late = sum(ratio > SPARSER_FACTOR for ratio in ratios.values())
         return Seen(
-            value, f"{late} of {len(ratios)} layers above it after {step} steps; the largest is {layer_name(layer)}"
+            value,
+            density.with_collapse(
+                f"{late} of {len(ratios)} layers above it after {step} steps; the largest is {layer_name(layer)}",
+                records[run],
+            ),
+            density=max(end.values()),
         )
 
     return Claim(
@@ -85,6 +98,7 @@ def every_layer_sparser(run: str) -> Claim:
         runs=(run,),
         see=see,
         at_most=SPARSER_FACTOR,
+        grades=(density.FALLS, density.HALVES, last),
     )
 
 
@@ -94,7 +108,9 @@ def every_stack_sparse(run: str) -> Claim:
             return None
         before, after = (stacks(layers) for layers in found[:2])
         ratios = {name or "the one stack": fmean(after[name]) / fmean(before[name]) for name in after}
-        return Seen(max(ratios.values()), ", ".join(f"{stack} {ratio:.2f}" for stack, ratio in ratios.items()))
+        reason = ", ".join(f"{stack} {ratio:.2f}" for stack, ratio in ratios.items())
+        worst = max(fmean(layers) for layers in after.values())
+        return Seen(max(ratios.values()), density.with_collapse(reason, records[run]), density=worst)
 
     return Claim(
         name="every-stack-sparse",
@@ -105,15 +121,15 @@ def every_stack_sparse(run: str) -> Claim:
         runs=(run,),
         see=see,
         at_most=SPARSER_FACTOR,
+        grades=density.grades(run),
     )
 
 
 def train_like_eval(run: str) -> Claim:
     def see(records: Records) -> Seen | None:
-        if (found := start_and_end(records[run])) is None:
+        if (step := last_step(records[run])) == 0:
             return None
-        _, end, step = found
-        train = densities(records[run], step, "train")
+        end, train = densities(records[run], step), densities(records[run], step, "train")
         gaps = {at: abs(train[at] - end[at]) / end[at] for at in end.keys() & train.keys() if end[at]}
         if not gaps:
             return None
@@ -143,7 +159,8 @@ def ends_denser(run: str) -> Claim:
                 return None
             ratios[stack or "the one stack"] = (layers[0] / middle, layers[-1] / middle)
         seen = "; ".join(f"{stack}: first {a:.2f}, last {b:.2f}" for stack, (a, b) in ratios.items())
-        return Seen(min(min(pair) for pair in ratios.values()), f"density over that of the middle layers: {seen}")
+        reason = f"density over that of the middle layers: {seen}"
+        return Seen(min(min(pair) for pair in ratios.values()), density.with_collapse(reason, records[run]))
 
     return Claim(
         name="ends-denser-than-middle",

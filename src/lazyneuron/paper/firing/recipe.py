@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from lazyneuron.paper.claim import Claim, Records, Seen
 from lazyneuron.paper.firing import FIG3, LEAST, UNDER_TENTH
 from lazyneuron.paper.firing.run import Firing
+from lazyneuron.paper.lines import FIRING, under
 from lazyneuron.paper.options import Scale
 from lazyneuron.paper.recipe import Recipe
 from lazyneuron.paper.trainings import t5
@@ -18,7 +19,9 @@ _NUM_TOKENS = {"smoke": 2_000}
 def fig3(scale: Scale) -> Recipe:
     """Costs a minute beside fig1."""
     run = Firing(name="firing", of=(t5(scale),), num_tokens=_NUM_TOKENS.get(scale, 400_000))
-    return Recipe(experiment=FIG3, runs=(run,), claims=(no_neuron_dead(run.name), most_fire_seldom(run.name)))
+    return Recipe(
+        experiment=FIG3, runs=(run,), claims=under(FIRING, no_neuron_dead(run.name), most_fire_seldom(run.name))
+    )
 
 
 def no_neuron_dead(run: str) -> Claim:

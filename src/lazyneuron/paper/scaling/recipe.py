@@ -7,6 +7,7 @@ from lazyneuron.paper import density_claims as density
 from lazyneuron.paper.claim import Claim
 from lazyneuron.paper.comparison_claims import comparison, ratio
 from lazyneuron.paper.density_claims import mean_density, middle_density
+from lazyneuron.paper.lines import DATA, SIZE, WIDTH, under
 from lazyneuron.paper.options import Scale
 from lazyneuron.paper.recipe import Recipe
 from lazyneuron.paper.scaling import FIG2C, FIG2DEF, FIG4A, FIG4BC
@@ -26,9 +27,12 @@ def fig2c(scale: Scale) -> Recipe:
     return Recipe(
         experiment=FIG2C,
         runs=(run, *fewer),
-        claims=tuple(
-            scale_of_data(less.name, "vit", on=f"vit against {setting}")
-            for less, setting in zip(fewer, settings[1:], strict=True)
+        claims=under(
+            DATA,
+            *(
+                scale_of_data(less.name, "vit", on=f"vit against {setting}")
+                for less, setting in zip(fewer, settings[1:], strict=True)
+            ),
         ),
         setting="training data",
         settings=settings,
@@ -52,8 +56,11 @@ def fig2d_f(scale: Scale) -> Recipe:
         runs=runs,
         claims=(
             *density.sparsity_emerges_in(runs, "every-size-sparse", "Every size grows sparse.", "Fig. 2d-f"),
-            larger_sparser(of_t5[0].name, of_t5[-1].name),
-            larger_sparser(of_vit[0].name, of_vit[-1].name),
+            *under(
+                SIZE,
+                larger_sparser(of_t5[0].name, of_t5[-1].name),
+                larger_sparser(of_vit[0].name, of_vit[-1].name),
+            ),
         ),
         setting="size",
         settings=(*(f"T5 {size}" for size in t5_sizes), *(f"ViT {size.removeprefix('vit-')}" for size in vit_sizes)),
@@ -68,7 +75,7 @@ def fig4a(scale: Scale) -> Recipe:
     return Recipe(
         experiment=FIG4A,
         runs=tuple(runs),
-        claims=(deeper_sparser("t5", runs[-1].name),),
+        claims=under(SIZE, deeper_sparser("t5", runs[-1].name)),
         setting="layers per stack",
         settings=tuple(float(depth) for depth in depths),
     )
@@ -85,9 +92,8 @@ def fig4bc(scale: Scale) -> Recipe:
         experiment=FIG4BC,
         runs=tuple(runs),
         claims=(
-            wider_lower_fraction(narrow, wide),
-            wider_higher_count(narrow, wide),
-            *(density.few_percent_active(run.name) for run in runs[-1:] if run.name != "t5"),
+            *under(WIDTH, wider_lower_fraction(narrow, wide), wider_higher_count(narrow, wide)),
+            *(density.few_active(run.name) for run in runs[-1:] if run.name != "t5"),
         ),
         setting="d_ff",
         settings=tuple(float(d_ff) for d_ff in widths),

@@ -63,6 +63,7 @@ def keeps_about_k(run: str) -> Claim:
         metric="relative gap between neurons kept and k",
         expected=f"at most {KEPT_GAP} (ours)",
         runs=(run,),
+        is_check=True,
         see=see,
         at_most=KEPT_GAP,
     )

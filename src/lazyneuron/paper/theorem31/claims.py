@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 from lazyneuron.paper.claim import Claim, Seen
+from lazyneuron.paper.lines import THEOREM, under
 from lazyneuron.paper.theorem31.gradient import CONTROLS, bonferroni_z
 from lazyneuron.records.record import Record
 
@@ -84,7 +85,8 @@ def _see_step0(records: Sequence[Record], transformers: bool) -> Seen | None:
 
 def theorem(run: str) -> tuple[Claim, ...]:
     """Every claim of Theorem 3.1 on the run of that name."""
-    return (
+    return under(
+        THEOREM,
         Claim(
             name="theorem-sign",
             text="Below a random output layer the expected gradient on every active pre-activation is positive.",
@@ -92,6 +94,7 @@ def theorem(run: str) -> tuple[Claim, ...]:
             metric="smallest z of one active neuron's mean gradient",
             expected="above the Bonferroni z at 5 %",
             runs=(run,),
+            is_check=True,
             see=lambda records: _see_signs(records[run]),
         ),
         Claim(
@@ -101,6 +104,7 @@ def theorem(run: str) -> tuple[Claim, ...]:
             metric="largest distance from the closed form, in standard errors",
             expected="at most the Bonferroni z at 1 %",
             runs=(run,),
+            is_check=True,
             see=lambda records: _see_closed_forms(records[run]),
         ),
         Claim(
@@ -110,6 +114,7 @@ def theorem(run: str) -> tuple[Claim, ...]:
             metric="largest z of the mean gradient over the controls",
             expected="below minus the Bonferroni z at 5 %, and exactly 0 with one class",
             runs=(run,),
+            is_check=True,
             see=lambda records: _see_controls(records[run]),
         ),
         Claim(
@@ -119,6 +124,7 @@ def theorem(run: str) -> tuple[Claim, ...]:
             metric="z of the mean gradient over its root mean square",
             expected="above the Bonferroni z at 5 %",
             runs=(run,),
+            is_check=True,
             see=lambda records: _see_step0(records[run], transformers=False),
         ),
         Claim(

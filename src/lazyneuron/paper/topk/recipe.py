@@ -2,6 +2,7 @@
 
 from lazyneuron.paper.claim import Claim, Records, Seen
 from lazyneuron.paper.comparison_claims import QUALITY_GAP, comparison, difference, tested
+from lazyneuron.paper.lines import TOPK, under
 from lazyneuron.paper.options import Scale
 from lazyneuron.paper.recipe import Recipe
 from lazyneuron.paper.topk import COST, TOPK_ACCURACY
@@ -26,7 +27,7 @@ def topk_accuracy(scale: Scale) -> Recipe:
         claims += [
             *(at_most_k(run.name) for run in sparse),
             sparse_from_start(enough.name),
-            topk_enough(enough.name, dense.name, _REPORTED[dense.name]),
+            *under(TOPK, topk_enough(enough.name, dense.name, _REPORTED[dense.name])),
             smaller_k_costs_more(sparse[-1].name, enough.name),
         ]
         runs += [dense, *sparse]
@@ -60,6 +61,7 @@ def at_most_k(run: str) -> Claim:
         metric="largest number of nonzeros of a token, over k",
         expected="at most 1",
         runs=(run,),
+        is_check=True,
         see=see,
         at_most=1,
         every_seed=True,
@@ -83,6 +85,7 @@ def sparse_from_start(run: str) -> Claim:
         metric="natural density at the start over kept density at the start, least of the layers",
         expected="above 1",
         runs=(run,),
+        is_check=True,
         see=see,
         above=1,
     )
@@ -140,6 +143,7 @@ def topk_all_is_dense(all_kept: str, dense: str) -> Claim:
         metric="records of loss, accuracy and density that differ",
         expected="0",
         runs=(all_kept, dense),
+        is_check=True,
         on=f"{all_kept} against {dense}",
         see=see,
         at_most=0,
