@@ -1,5 +1,6 @@
 """Batches of the settings that the recipes vary."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -80,6 +81,8 @@ def test_shares_of_images_and_labels_are_as_large_as_they_say(small_vit, cache):
     tenth = load_batches(with_task(small_vit, data_share=0.1), 0, cache)
     assert len(tenth.data.train.labels) == round(0.1 * len(whole.data.train.labels)) == 144
     assert len(tenth.data.evaluation.labels) == len(whole.data.evaluation.labels)
+    assert (tenth.num_examples, whole.num_examples) == (144, len(whole.data.train.labels))
+    assert load_batches(with_task(small_vit, pixels="fresh"), 0, cache).num_examples == math.inf
     real, drawn = (load_batches(with_task(small_vit, random_labels=share), 0, cache).train(0) for share in (0, 1))
     assert torch.equal(real["pixel_values"], drawn["pixel_values"])
     assert 0.6 < (real["labels"] != drawn["labels"]).float().mean() <= 1

@@ -84,6 +84,7 @@ T5_CHANGES: dict[str, tuple[Any, Seen, Any]] = {
     "num_layers": (2, lambda batches, model: (len(model.encoder.block), len(model.decoder.block)), (2, 2)),
     "d_ff": (40, shape_of("decoder.block.0.layer.2.DenseReluDense.wi.weight"), 40),
     "max_text_bytes": ("{bytes of 25}", num_documents, 25),
+    "data_share": (0.25, lambda batches, model: len(batches.data.train), 13 * 1024),
     "hidden_act": ("gelu", activations, {"GELUActivation"}),
 }
 """By field: a value, what is seen of batches and model, and what that is with this value and not with the plain one."""

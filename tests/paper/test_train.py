@@ -39,6 +39,8 @@ def test_a_run_records_density_loss_and_accuracy_at_its_steps(small_run, tmp_pat
         assert [c.value / 96 for c in counts] == pytest.approx([d.value for d in density], rel=1e-12)
     losses = [r.step for r in records if r.what == "loss" and r.split == "train"]
     assert losses == [3, 6, 9, 12]
+    num_examples = load_batches(small_run, 0, cache).num_examples
+    assert [r.value for r in records if r.what == "epochs"] == [12 * small_run.batch_size / num_examples]
     assert [r.step for r in records if r.what == "accuracy" and r.split == "eval"] == steps
     assert {(r.recipe, r.seed) for r in records} == {(small_run.name, 0)}
     test = {r.what: r for r in records if r.split == "test"}

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from sentencepiece import SentencePieceProcessor
 
 from lazyneuron.data.images import ArrayImages, ImageData
+from lazyneuron.data.text import TextData
 from lazyneuron.errors import UsageError
 from lazyneuron.paper import variants
 
@@ -42,6 +44,17 @@ def test_first_classes_are_kept_in_both_parts(data):
         assert pixels.shape == (count, 1, 3, 3)
     with pytest.raises(UsageError, match="num_classes must be between 2 and the data's 5; got 9"):
         variants.first_classes(data, 9)
+
+
+@pytest.mark.parametrize(("count", "share"), [(100_000, 0.05), (100_000, 1 / 3), (5000, 0.5), (300, 0.1)])
+def test_a_share_of_text_is_in_pieces_from_all_over_it_and_held_out_text_stays(count, share):
+    text = TextData(np.arange(count), np.arange(7), SentencePieceProcessor(), "f")
+    less = variants.with_share_of_text(text, share)
+    assert len(less.train) == pytest.approx(share * count, abs=600)
+    assert len(set(less.train.tolist())) == len(less.train)
+    assert (np.diff(less.train) == 1).mean() > 0.99
+    assert np.median(less.train) == pytest.approx(count / 2, abs=0.6 * 1024 / share)
+    assert np.array_equal(less.evaluation, text.evaluation)
 
 
 @pytest.mark.parametrize("share", [0.4, 1.0])

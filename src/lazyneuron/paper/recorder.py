@@ -36,10 +36,16 @@ class Recorder:
         self.density = tuple(r.value for r in found if r.step == found[-1].step)
 
     def at_step(self, step: int) -> None:
-        """The size of the model before all steps; densities at the probe steps; quality after the last."""
+        """The sizes of model and data before all steps; densities at the probe steps; quality after the last."""
         if step == 0:
             count = sum(parameter.numel() for parameter in self.model.parameters())
-            self._write([Record(what="num_parameters", value=count, unit="parameters", **self.parent)])
+            epochs = self.run.num_steps * self.run.batch_size / self.batches.num_examples
+            self._write(
+                [
+                    Record(what="num_parameters", value=count, unit="parameters", **self.parent),
+                    Record(what="epochs", value=epochs, unit="passes over the training data", **self.parent),
+                ]
+            )
         if step in probe_steps(self.run.num_steps, self.run.num_probes):
             self._probe(step)
         if step == self.run.num_steps:

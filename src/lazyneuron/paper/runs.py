@@ -20,7 +20,10 @@ _MODELS = {"vit": "ViT", "mixer": "Mixer", "mlp": "MLP"}
 
 @dataclass(frozen=True, kw_only=True)
 class T5Task:
-    """Span corruption of `text` by a T5 v1.0, on inputs of `input_length` tokens (512 have targets of 114)."""
+    """Span corruption of `text` by a T5 v1.0, on inputs of `input_length` tokens (512 have targets of 114).
+
+    `data_share` of the training text is used, in pieces from all over it; all held-out text stays.
+    """
 
     size: str
     text: str = "python"
@@ -29,6 +32,7 @@ class T5Task:
     num_layers: int | None = None
     d_ff: int | None = None
     max_text_bytes: int = 100_000_000
+    data_share: float = 1.0
     hidden_act: str = "relu"
 
     def __post_init__(self) -> None:
@@ -36,6 +40,7 @@ class T5Task:
             raise UsageError(f"no T5 size {self.size!r}: choose one of {', '.join(T5_SIZES)}")
         if self.input_length < 8:
             raise UsageError(f"input_length must be 8 tokens or more; got {self.input_length}")
+        _check_share("data_share", self.data_share)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,11 +71,15 @@ class ImageTask:
         sizes = _IMAGE_SIZES[self.model]
         if self.size not in sizes:
             raise UsageError(f"no {_MODELS[self.model]} size {self.size!r}: choose one of {', '.join(sizes)}")
-        for name, share in (("data_share", self.data_share), ("class_share", self.class_share)):
-            if not 0 < share <= 1:
-                raise UsageError(f"{name} must be above 0 and at most 1; got {share}")
+        _check_share("data_share", self.data_share)
+        _check_share("class_share", self.class_share)
         if not 0 <= self.random_labels <= 1:
             raise UsageError(f"random_labels must be between 0 and 1; got {self.random_labels}")
+
+
+def _check_share(name: str, share: float) -> None:
+    if not 0 < share <= 1:
+        raise UsageError(f"{name} must be above 0 and at most 1; got {share}")
 
 
 Task = T5Task | ImageTask

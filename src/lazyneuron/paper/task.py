@@ -1,5 +1,6 @@
 """A task: a model to train and its batches, each a function of (seed, step), whatever the workers and restarts."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,11 @@ class TextBatches:
 
     def model(self) -> nn.Module:
         return task_model(self.task, self.data.vocab_size)
+
+    @property
+    def num_examples(self) -> int:
+        """Windows of training text."""
+        return num_windows(self.data.train, self.task.input_length)
 
     @property
     def num_classes(self) -> int:
@@ -104,6 +110,11 @@ class ImageBatches:
         return task_model(self.task, self.data.num_classes, self.data.num_channels)
 
     @property
+    def num_examples(self) -> float:
+        """Training images; where none is repeated, more than any run has steps for."""
+        return math.inf if self.task.pixels == "fresh" else len(self.data.train.labels)
+
+    @property
     def num_classes(self) -> int:
         return self.data.num_classes
 
@@ -134,7 +145,10 @@ def load_batches(run: Training, seed: int, cache: Path) -> Batches:
     """The data of a run, read from its source or from `cache`, and the model's builder that fits it."""
     task = run.task
     if isinstance(task, T5Task):
-        return TextBatches(run, task, load_text(task.text, task.vocab_size, task.max_text_bytes, cache), seed)
+        text = load_text(task.text, task.vocab_size, task.max_text_bytes, cache)
+        if task.data_share < 1:
+            text = variants.with_share_of_text(text, task.data_share)
+        return TextBatches(run, task, text, seed)
     data = load_images(task.images, task.augmentation.canvas)
     if task.class_share < 1:
         data = variants.first_classes(data, max(2, round(task.class_share * data.num_classes)))

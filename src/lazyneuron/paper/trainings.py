@@ -78,6 +78,41 @@ def vit(scale: Scale) -> Training:
     return replace(_full_size(_QUICK_VIT), task=task, num_steps=112_600, batch_size=1024, **schedule)
 
 
+def few_images(scale: Scale) -> Training:
+    """A ViT trained on few images for many epochs, so that it can learn its labels by heart.
+
+    laptop: 5,000 images of Fashion-MNIST as they are, 60 epochs. Other scales: `vit`, whose data is small (digits) or
+    whose epochs are the paper's 90.
+
+    | | the paper, or its code base | laptop |
+    | --- | --- | --- |
+    | model | ViT-B/16: 12 layers, d_model 768, d_ff 3,072, 197 tokens | 4 layers, 64, 512, 17 tokens (patch 7) |
+    | data | ImageNet-1k: 1,281,167 images, 1,000 classes | 5,000 images of Fashion-MNIST, 10 classes |
+    | epochs, steps | 90, 28,150 | 60, 18,750 |
+    | batch | 4,096 | 16 |
+    | optimizer | Adam, decay 0.3, clip 1 | AdamW, decay 0.1, clip 1 |
+    | rate | 3e-3 after 10,000 steps, linear to 1e-5 | 2e-3 after 500 steps, linear to 0 |
+    | augmentation | random crop, flip | none |
+    | loss, dropout | sigmoid with head bias -10, 0.1 | softmax, 0 |
+    """
+    run = vit(scale)
+    if scale != "laptop":
+        return run
+    task = replace(image_task(run), augmentation=Augmentation(canvas=28), data_share=1 / 12)
+    steps = {"num_steps": 18_750, "batch_size": 16, "probe_batches": 64}
+    rate = {"learning_rate": 2e-3, "schedule": "linear", "warmup_steps": 500, "weight_decay": 0.1, "clip_norm": 1.0}
+    return replace(run, name="vit-few", task=task, optimizer="adamw", **steps, **rate)
+
+
+def few_texts(scale: Scale) -> Training:
+    """A T5 trained on a twentieth of its text, about 50 times over; other scales than laptop: `t5`."""
+    run = t5(scale)
+    if scale != "laptop":
+        return run
+    assert isinstance(run.task, T5Task)
+    return replace(run, name="t5-few", task=replace(run.task, data_share=1 / 20), num_steps=2500, batch_size=8)
+
+
 def mlp_training(scale: Scale) -> Training:
     """A 2-layer ReLU MLP on the images of `vit` as they are, shrunk to 32 pixels at paper scale."""
     run = vit(scale)
@@ -108,7 +143,7 @@ def longer(run: Training) -> Training:
 
 def with_topk(run: Training, density: float) -> Training:
     """The run with the `density` largest entries of each activation map kept, at every step."""
-    return varied(run, f"top{100 * density:g}pct", selection=TopK(density=density))
+    return varied(run, f"top{100 * density:.3g}pct", selection=TopK(density=density))
 
 
 def _smoke(run: Training, num_steps: int) -> Training:

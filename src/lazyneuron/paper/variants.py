@@ -1,4 +1,4 @@
-"""Fewer images, fewer classes, random labels or random pixels (arXiv 2210.06313, Figures 2c and 5)."""
+"""Less text, fewer images, fewer classes, random labels or random pixels (arXiv 2210.06313, Figures 2c and 5)."""
 
 from dataclasses import dataclass, replace
 
@@ -7,9 +7,12 @@ import torch
 from torch import Tensor
 
 from lazyneuron.data.images import ImageData, Images
+from lazyneuron.data.text import TextData
 from lazyneuron.errors import UsageError
 
 _SHARE, _LABELS, _PIXELS = 3, 4, 5  # apart from the streams of batches, which begin with 0, 1 or 2
+
+_PIECE = 1024
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,13 @@ def with_share(data: ImageData, share: float, seed: int) -> ImageData:
     count = len(data.train.labels)
     kept = np.random.default_rng((_SHARE, seed)).permutation(count)[: max(1, round(share * count))]
     return replace(data, train=_kept(data.train, np.sort(kept)))
+
+
+def with_share_of_text(data: TextData, share: float) -> TextData:
+    """A `share` of the training text, in evenly spaced pieces of 1,024 tokens; all held-out text stays."""
+    starts = np.arange(0, len(data.train), _PIECE)
+    chosen = starts[(np.arange(max(1, round(share * len(starts)))) / share).astype(int)]
+    return replace(data, train=np.concatenate([data.train[start : start + _PIECE] for start in chosen]))
 
 
 def with_random_labels(data: ImageData, share: float, seed: int) -> ImageData:
