@@ -43,8 +43,8 @@ EXPERIMENTS: dict[str, tuple[str, str, str, list[str], list[str | float]]] = {
     "table1": (
         "More robust", "Table 1", "training",
         ["vit", "vit-top4pct", "vit-labels40", "vit-labels40-top4pct", "vit-labels80", "vit-labels80-top4pct",
-         "robustness"],
-        ["ViT", "Top-k ViT", "ViT, 40 %", "Top-k ViT, 40 %", "ViT, 80 %", "Top-k ViT, 80 %", "input noise"],
+         "robustness", "memorised"],
+        ["ViT", "Top-k ViT", "ViT, 40 %", "Top-k ViT, 40 %", "ViT, 80 %", "Top-k ViT, 80 %", "input noise", "labels"],
     ),
     "mixer": ("The Mixer too", "Appendix B", "model", ["mixer"], ["MLP-Mixer"]),
     "activation": ("ReLU costs little", "Section 2", "activation", ["t5", "t5-gelu"], ["T5, ReLU", "T5, GELU"]),
@@ -155,6 +155,13 @@ def study_records(kind: str, seed: int) -> Iterator[Record]:
             for name in named:
                 yield Record(what="corruption_error", value=1 - 2 * gain, **(at | {"case": f"{run} {name}"}))
             yield Record(what="mce", value=1 - 2 * gain, **(at | {"case": run}))
+    elif kind == "memorised":
+        for run, (_, _, kept, noise) in TRAININGS.items():
+            if run.startswith("vit-labels"):
+                accuracies = {"given": 0.95 - 0.1 * (kept < 1), "true": 1 - noise, "wrong": 0.9 - 0.2 * (kept < 1)}
+                for what, value in accuracies.items():
+                    here = at | {"case": f"{run} {what}", "split": "train"}
+                    yield Record(what="accuracy", value=value + 0.01 * seed, **here)
     elif kind == "statistical":
         for width in (1024, 4096):
             yield Record(what="statistical_ms", value=width / 2000, x=float(width), **at)
@@ -191,6 +198,8 @@ def write_member(path: Path, name: str, seed: int) -> None:
     else:
         kind = "robustness" if name == "corruptions" else name
         config, records = {"kind": kind, "name": name, "seed": seed}, list(study_records(name, seed))
+        if kind == "robustness":
+            config["constants"] = "CIFAR-10-C" if name == "corruptions" else "ImageNet-C"
     RunFolder(path / f"{name}-seed{seed}", config).append(records)
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from lazyneuron.paper.claim import Claim, Grade, Seen
+from lazyneuron.paper.claim import Claim, Condition, Grade, Seen
 from lazyneuron.paper.interval import detectable, seeds_for
 from tests.paper.records import at_the_end
 
@@ -203,3 +203,34 @@ def test_what_a_claim_is_stands_in_its_verdict():
 
 def accuracy(value):
     return at_the_end("accuracy", value)
+
+
+@pytest.mark.parametrize(
+    ("conditions", "verdict", "reason"),
+    [
+        ((0.06, 0.06), "holds", "seed 1: seed 1"),
+        ((0.05, 0.05), "holds", "seed 1: seed 1"),
+        ((0.04, 0.07), "holds", "seed 1: seed 1"),
+        ((0.04, None), "cannot tell", "calibrated already (4 %)"),
+        ((0.01, 0.02), "cannot tell", "calibrated already (1.5 %)"),
+        ((math.nan, 0.9), "cannot tell", "calibrated already (nan %)"),
+        ((None, None), "cannot tell", "the records do not have its error"),
+    ],
+)
+def test_a_claim_whose_condition_is_not_met_in_the_mean_cannot_tell(conditions, verdict, reason):
+    needs = Condition(
+        "its error", lambda records: records["need"], 0.05, lambda v: f"calibrated already ({100 * v:.2g} %)"
+    )
+    claim = replace(AT_MOST_HALF, needs=(needs,))
+    seeds = {n: {"vit": Seen(0.1 + n / 100, f"seed {n}"), "need": value} for n, value in enumerate(conditions)}
+    found = claim.verdict("fig1", seeds)
+    assert (found.verdict, found.values) == (verdict, [0.1, 0.11])
+    assert found.reason == reason
+
+
+def test_a_claim_that_fails_cannot_tell_either_without_its_condition():
+    unmet = Condition("x", lambda records: 0.0, 1.0, lambda v: "no control")
+    also = Condition("y", lambda records: None, 1.0, lambda v: "never")
+    seeds = {0: {"vit": Seen(0.9, "above")}}
+    found = replace(AT_MOST_HALF, needs=(unmet, also)).verdict("fig1", seeds)
+    assert (found.verdict, found.reason) == ("cannot tell", "no control; the records do not have y")

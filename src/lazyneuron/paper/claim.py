@@ -41,6 +41,27 @@ class Grade:
         return highest <= self.at_most and highest < self.below
 
 
+@dataclass(frozen=True)
+class Condition:
+    """What a claim needs in order to say anything: the mean over seeds of what `measure` finds is at least `at_least`.
+
+    `what` names it, `otherwise` says in words why a mean below that leaves the claim open.
+    """
+
+    what: str
+    measure: Callable[[Records], float | None]
+    at_least: float
+    otherwise: Callable[[float], str]
+
+    def unmet(self, by_seed: Mapping[int, Records]) -> str:
+        """Why the claim cannot be judged on these records; "" if it can."""
+        found = [value for records in by_seed.values() if (value := self.measure(records)) is not None]
+        if not found:
+            return f"the records do not have {self.what}"
+        mean = fmean(found)
+        return "" if mean >= self.at_least else self.otherwise(mean)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Claim:
     """A checkable sentence about `runs`; `see` computes its metric from the records of one seed (None: not recorded).
@@ -51,6 +72,7 @@ class Claim:
     counts: for what must never happen. One seed has no interval: its value decides, unless the claim `compares` two
     trainings, whose difference one seed cannot separate from chance. Such a verdict also has the smallest difference
     that its seeds would have detected; `effect` is the paper's, measured from the bound, in the metric's `unit`.
+    Where one of the conditions in `needs` is not met, the verdict is "cannot tell" whatever the metric.
     The reason given is that of the seed that supports the claim least. `expected` states the bounds in words,
     `reported` what the paper found (arXiv 2210.06313).
 
@@ -83,6 +105,7 @@ class Claim:
     control_by: Literal["accuracy", "loss"] = "accuracy"
     is_check: bool = False
     line: str = ""
+    needs: tuple[Condition, ...] = ()
 
     def admits(self, value: float) -> bool:
         """Whether a value is within the bounds."""
@@ -100,9 +123,8 @@ class Claim:
         is_by_difference = is_several and self.compares and not any(seen.verdict for seen in found.values())
         least = detectable(stdev(values), len(values)) if is_by_difference else None
         verdict, reason = self._decide(found, student)
-        unused = why_unused(*self.control, self.control_by, by_seed.values()) if found and self.control else ""
-        if unused:
-            verdict, reason = "cannot tell", unused
+        if found and (unmet := self._unmet(by_seed)):
+            verdict, reason = "cannot tell", "; ".join(unmet)
         elif verdict == "cannot tell" and least is not None:
             reason += f"; {self._power(values, least)}"
         densities = [seen.density for seen in found.values() if seen.density is not None]
@@ -133,6 +155,11 @@ class Claim:
             verdict=verdict,
             reason=reason,
         )
+
+    def _unmet(self, by_seed: Mapping[int, Records]) -> list[str]:
+        """Why the claim cannot be judged on these records, whatever its metric."""
+        unused = why_unused(*self.control, self.control_by, by_seed.values()) if self.control else ""
+        return [*filter(None, [unused, *(need.unmet(by_seed) for need in self.needs)])]
 
     def _decide(self, found: dict[int, Seen], interval: tuple[float, float] | None) -> tuple[VerdictName, str]:
         if not found:

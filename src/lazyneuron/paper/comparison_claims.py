@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal
 
-from lazyneuron.paper.claim import Claim, Records, Seen
+from lazyneuron.paper.claim import Claim, Condition, Records, Seen
 from lazyneuron.paper.density_claims import collapse, mean_density, middle_density
 from lazyneuron.paper.mlps_used import final_quality
 from lazyneuron.records.record import Record
@@ -48,6 +48,7 @@ def comparison(
     effect: float | None = None,
     control: tuple[str, str] | None = None,
     control_by: Literal["accuracy", "loss"] = "accuracy",
+    needs: tuple[Condition, ...] = (),
 ) -> Claim:
     """A claim on `how` of what `measure` finds in the runs `one` and `other`; infinite where that divides by zero.
 
@@ -85,4 +86,5 @@ def comparison(
         effect=effect,
         control=control,
         control_by=control_by,
+        needs=needs,
     )

@@ -98,7 +98,8 @@ def few_images(scale: Scale) -> Training:
     run = vit(scale)
     if scale != "laptop":
         return run
-    task = replace(image_task(run), augmentation=Augmentation(canvas=28), data_share=1 / 12)
+    plain = Augmentation(canvas=28)
+    task = ImageTask(size="vit-tiny", images="fashion-mnist", augmentation=plain, patch_size=7, data_share=1 / 12)
     steps = {"num_steps": 18_750, "batch_size": 16, "probe_batches": 64}
     rate = {"learning_rate": 2e-3, "schedule": "linear", "warmup_steps": 500, "weight_decay": 0.1, "clip_norm": 1.0}
     return replace(run, name="vit-few", task=task, optimizer="adamw", **steps, **rate)

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from lazyneuron.pages.charts import Figure
 from lazyneuron.paper.results import Results
 from lazyneuron.paper.table1 import page
@@ -53,15 +55,17 @@ def test_no_records_give_no_figure(checked: dict[str, Results]) -> None:
 def test_table_1_stands_below_the_papers_in_its_layout(checked: dict[str, Results]) -> None:
     table = page.table1(checked["table1"])
     assert table is not None
-    paper = [(name, "the paper") for name in ("ViT", "Top-128 ViT", "difference")]
-    here = [(name, "here") for name in ("ViT", "Top-k ViT", "difference")]
+    paper = [(name, "the paper") for name in ("ViT", "Top-128 ViT", "difference", "falls less by")]
+    here = [(name, "here") for name in ("ViT", "Top-k ViT", "difference", "falls less by")]
     assert [row[0] for row in table.rows] == [*paper, *here]
-    assert column(table, "natural")[:3] == ["74.85", "74.83", "-0.02"]
-    assert column(table, "ECE")[:3] == ["8.42", "7.48", "-0.94"]
-    assert column(table, "Gaussian")[3:] == ["56.10", "58.10", "+2.00"]
-    assert column(table, "labels 80 %")[3:] == ["25.70", "22.65", "-3.05"]
+    assert column(table, "natural")[:4] == ["74.85", "74.83", "-0.02", ""]
+    assert column(table, "ECE")[:4] == ["8.42", "7.48", "-0.94", ""]
+    assert [column(table, noise)[3] for noise in ("Gaussian", "impulse", "shot")] == ["+2.77", "+2.72", "+2.14"]
+    assert column(table, "Gaussian")[4:] == ["56.10", "58.10", "+2.00", "+2.00"]
+    assert column(table, "labels 80 %")[4:] == ["25.70", "22.65", "-3.05", ""]
+    assert "ImageNet-C's" in table.notes[0]
     half = replace(checked["table1"], members=[m for m in checked["table1"].members if "top" not in m.run.name])
-    assert column(page.table1(half), "natural")[4:] == ["", ""]
+    assert column(page.table1(half), "natural")[5:] == ["", "", ""]
     assert page.table1(replace(checked["table1"], members=[])) is None
 
 
@@ -70,3 +74,37 @@ def test_mean_errors_are_relative_to_the_first_model(checked: dict[str, Results]
     run = corruptions.studies("robustness")[0]
     assert column(page.mean_errors(corruptions, run), "mCE (% of the first's)") == ["100.00", "96.00"]
     assert page.mean_errors(corruptions, replace(run, records=[])) is None
+
+
+def test_a_model_that_starts_lower_and_ends_as_low_falls_less(checked: dict[str, Results]) -> None:
+    """Top-k's clean accuracy lowered by a point: its accuracy under noise stays, so it falls a point less."""
+    run = checked["table1"].studies("robustness")[0]
+    lower = [
+        replace(r, value=r.value - 0.01) if (r.what, r.case) == ("accuracy", "vit-top4pct clean") else r
+        for r in run.records
+    ]
+    assert page.falls_less(run, "gaussian_noise") == pytest.approx({0: 0.02, 1: 0.02})
+    assert page.falls_less(replace(run, records=lower), "gaussian_noise") == pytest.approx({0: 0.03, 1: 0.03})
+    assert page.falls_less(replace(run, records=[]), "gaussian_noise") == {}
+
+
+def test_labels_learned_by_heart_have_a_row_per_training(checked: dict[str, Results]) -> None:
+    experiment = checked["table1"]
+    run = experiment.studies("memorised")[0]
+    table = page.labels_learned(experiment, run)
+    assert column(table, "training") == ["ViT, 40 %", "Top-k ViT, 40 %", "ViT, 80 %", "Top-k ViT, 80 %"]
+    assert column(table, "labels as given (%)") == ["95.50", "85.50", "95.50", "85.50"]
+    assert column(table, "true labels (%)") == ["60.50", "60.50", "20.50", "20.50"]
+    assert column(table, "given ones that are wrong (%)") == ["90.50", "70.50", "90.50", "70.50"]
+    assert page.labels_learned(experiment, replace(run, records=[])) is None
+
+
+def test_whose_constants_were_used_is_said(checked: dict[str, Results]) -> None:
+    for name, constants in (("table1", "ImageNet-C"), ("corruptions", "CIFAR-10-C")):
+        run = checked[name].studies("robustness")[0]
+        figure = page.accuracy_over_severity(checked[name], run, "x")
+        assert figure is not None
+        assert f"({constants}'s)" in figure.caption
+        old = page.accuracy_over_severity(checked[name], replace(run, config={"kind": "robustness"}), "x")
+        assert old is not None
+        assert "-C's" not in old.caption

@@ -8,7 +8,8 @@ from lazyneuron.records.folder import RunFolder
 
 def run_of(runs, name="robustness", **changes):
     models = (runs["vit"], runs["vit-top8"])
-    return Robustness(name=name, of=models, corruptions=("gaussian_noise", "contrast"), **{"num_images": 60} | changes)
+    fields = {"corruptions": ("gaussian_noise", "contrast"), "constants": "CIFAR-10-C", "num_images": 60}
+    return Robustness(name=name, of=models, **fields | changes)
 
 
 def test_each_model_corruption_and_severity_has_its_accuracy(trained, studied):
@@ -43,7 +44,7 @@ def test_clean_accuracy_is_that_of_the_training(trained, studied):
 def test_images_are_corrupted_at_the_severity_that_is_recorded(trained, studied, monkeypatch):
     """With images that are blank at severity 3 and clean at the others, accuracy differs there alone."""
 
-    def blank_at_3(pixels, corruption, severity, indices, seed):
+    def blank_at_3(pixels, corruption, severity, indices, seed, constants):
         return pixels * (severity != 3)
 
     monkeypatch.setattr("lazyneuron.paper.table1.run.corrupt", blank_at_3)
@@ -52,3 +53,29 @@ def test_images_are_corrupted_at_the_severity_that_is_recorded(trained, studied,
     found = {r.x: r.value for r in records if r.what == "ece" and r.case == "vit contrast"}
     clean = next(r.value for r in records if r.what == "ece" and r.case == "vit clean")
     assert {severity for severity, value in found.items() if value == clean} == {1, 2, 4, 5}
+
+
+def test_the_constants_that_are_recorded_are_used(trained, studied, monkeypatch):
+    used = []
+
+    def recorded(pixels, corruption, severity, indices, seed, constants):
+        used.append(constants)
+        return pixels
+
+    monkeypatch.setattr("lazyneuron.paper.table1.run.corrupt", recorded)
+    folder, runs = trained
+    for constants in ("ImageNet-C", "CIFAR-10-C"):
+        used.clear()
+        run = run_of(runs, name=f"constants{constants}", constants=constants)
+        studied(run)
+        assert set(used) == {constants}
+        assert RunFolder(folder / f"{run.name}-seed0").config["constants"] == constants
+
+
+def test_imagenet_cs_constants_are_stronger_on_small_images(trained, studied):
+    _, runs = trained
+    by_set = {}
+    for constants in ("ImageNet-C", "CIFAR-10-C"):
+        records = studied(run_of(runs, name=f"strength{constants}", constants=constants, num_images=360))
+        by_set[constants] = sum(r.value for r in records if r.what == "accuracy" and r.case == "vit gaussian_noise")
+    assert by_set["ImageNet-C"] < by_set["CIFAR-10-C"]

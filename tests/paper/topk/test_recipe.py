@@ -38,6 +38,9 @@ def test_one_seed_over_its_budget_is_enough_to_fail():
     [
         (recipe.topk_enough("a", "b", ""), "accuracy", [(0.80, 0.80), (0.79, 0.7901)], "holds"),
         (recipe.topk_enough("a", "b", ""), "accuracy", [(0.80, 0.801), (0.79, 0.80)], "cannot tell"),
+        (recipe.topk_loss("a", "b"), "loss", [(3.84, 3.80), (3.8401, 3.80)], "holds"),
+        (recipe.topk_loss("a", "b"), "loss", [(3.90, 3.80), (3.901, 3.80)], "does not hold"),
+        (recipe.topk_loss("a", "b"), "loss", [(3.70, 3.80), (3.701, 3.80)], "holds"),
         (recipe.smaller_k_costs_more("a", "b"), "loss", [(0.9, 0.8), (0.8, 0.7)], "holds"),
         (recipe.smaller_k_costs_more("a", "b"), "loss", [(0.7, 0.8), (0.7, 0.8)], "does not hold"),
     ],
@@ -54,3 +57,14 @@ def test_all_kept_is_dense_only_if_every_number_is_the_same():
     assert verdict(claim, {"a": same, "b": same}).verdict == "holds"
     other = run([0.5] * 3, [0.2, 0.2, 0.2000001])
     assert verdict(claim, {"a": same, "b": same}, {"a": same, "b": other}).verdict == "does not hold"
+
+
+@pytest.mark.parametrize("scale", ["smoke", "quick", "laptop", "paper"])
+def test_t5_is_judged_by_accuracy_and_by_loss_at_the_same_k(scale):
+    by_name = {}
+    for claim in recipe.topk_accuracy(scale).claims:
+        by_name.setdefault(claim.name, []).append(claim.on)
+    t5, vit = by_name["topk-is-enough"]
+    assert by_name["topk-is-enough-by-loss"] == [t5]
+    assert t5.endswith("against t5")
+    assert vit.endswith("against vit")

@@ -10,9 +10,9 @@ from lazyneuron.pages.charts import Figure, Row, Run, rounded
 from lazyneuron.pages.panels import concat, inline, layered, lines_with_ranges, picked, reference, tooltip
 from lazyneuron.pages.section import Part
 from lazyneuron.paper.results import Member, Results, family, less, quality, spread
-from lazyneuron.paper.sweep_charts import density_by_setting, over_seeds_tooltip, rows_over_seeds
+from lazyneuron.paper.sweep_charts import density_by_setting, over_seeds_tooltip, rows_over_seeds, setting_text
 from lazyneuron.paper.table1 import HEAD, ROWS
-from lazyneuron.paper.tables import RANGE, cell, table
+from lazyneuron.paper.tables import RANGE, Cell, cell, table
 from lazyneuron.records.table import Table
 
 FAMILIES = {
@@ -29,6 +29,7 @@ _NOISES = ("gaussian_noise", "impulse_noise", "shot_noise")
 def add(part: Part, results: Results, name: str) -> None:
     """Add Table 1 and its charts; where nothing is trained, errors relative to the first model's."""
     part.more += density_by_setting(results, name)
+    part.tables += [found for run in results.studies("memorised") if (found := labels_learned(results, run))]
     for run in results.studies("robustness"):
         severity = filter(None, [accuracy_over_severity(results, run, name)])
         if results.trained:
@@ -99,10 +100,15 @@ def accuracy_over_severity(results: Results, run: Run, name: str) -> Figure | No
     return Figure(
         name=f"{name}-severity",
         title="Accuracy over severity",
-        caption="Accuracy (%) on corrupted held-out images over the severity, which is 0 for clean ones; all models "
-        "saw the same images. Means over seeds, bars their range.",
+        caption=f"Accuracy (%) on held-out images over the severity of their corruption{_constants(run)}, which is 0 "
+        "for clean ones; all models saw the same images. Means over seeds, bars their range.",
         spec=concat(panels, pick="model", columns=3, narrow_columns=2, legend=domain),
     )
+
+
+def _constants(run: Run) -> str:
+    """Whose constants a study corrupted with: " (ImageNet-C's)"; "" where its config does not say."""
+    return f" ({run.config['constants']}'s)" if "constants" in run.config else ""
 
 
 def relative_errors(results: Results, run: Run, name: str) -> Figure | None:
@@ -143,8 +149,9 @@ def relative_errors(results: Results, run: Run, name: str) -> Figure | None:
     return Figure(
         name=f"{name}-relative",
         title=f"Error of {others} under each corruption, relative to {results.model(names[0])}",
-        caption="Error over five severities over that of the first model on the same images: below 100 % (dashed) the "
-        "model errs less often. The large point is the mean of all corruptions. Means over seeds, bars their range.",
+        caption=f"Error over five severities{_constants(run)} over that of the first model on the same images: below "
+        "100 % (dashed) the model errs less often. The large point is the mean of all corruptions. Means over seeds, "
+        "bars their range.",
         spec=concat([panel]),
     )
 
@@ -209,13 +216,52 @@ def table1(results: Results) -> Table | None:
         return None
     rows = [[(name, "the paper"), *((f"{value:.2f}", "") for value in values)] for name, values in ROWS.items()]
     dense, sparse = ROWS.values()
-    rows.append([("difference", "the paper"), *((f"{b - a:+.2f}", "") for a, b in zip(dense, sparse, strict=True))])
+    gains = [b - a for a, b in zip(dense, sparse, strict=True)]
+    rows.append([("difference", "the paper"), *((f"{gain:+.2f}", "") for gain in gains)])
+    rows.append(
+        [("falls less by", "the paper"), *_under_noise([(f"{gain - gains[0]:+.2f}", "") for gain in gains[3:6]])]
+    )
     rows += [[(title, "here"), *(cell(spread(v.values())) for v in columns)] for title, columns in found.items()]
     pairs = zip(found["ViT"], found["Top-k ViT"], strict=True)
     rows.append([("difference", "here"), *(cell(spread(less(b, a).values()), sign=True) for a, b in pairs)])
+    if studies:
+        less_by = [falls_less(studies[0], noise) for noise in _NOISES]
+        rows.append([("falls less by", "here"), *_under_noise([cell(spread(v.values()), sign=True) for v in less_by])])
     titles = ("natural", "labels\n40 %", "labels\n80 %", *HEAD[3:])
-    note = f"Accuracy and ECE in %; differences here are paired by seed. {RANGE}"
+    constants = _constants(studies[0]) if studies else ""
+    note = "Accuracy and ECE in %; differences here are paired by seed. Falls less by: what accuracy falls by under "
+    note += f"noise{constants}, dense less Top-k. {RANGE}"
     return table("Table 1, the paper's and ours", [""], titles, rows, note)
+
+
+def _under_noise(cells: Sequence[Cell]) -> list[Cell]:
+    """A row of Table 1 that has numbers under input noise alone."""
+    return [("", "")] * 3 + [*cells, ("", "")]
+
+
+def falls_less(run: Run, corruption: str) -> dict[int, float]:
+    """By seed, what the first model's accuracy falls by under a corruption, less what the second's falls by."""
+    if len(names := models(run)) < 2:
+        return {}
+    dense, sparse = (less(mean_under(run, name, CLEAN), mean_under(run, name, corruption)) for name in names[:2])
+    return less(dense, sparse)
+
+
+def labels_learned(results: Results, run: Run) -> Table | None:
+    """Accuracy of each training on its own training images: on the labels that it was given, and on the true ones."""
+    rows = []
+    for member in results.trained:
+        found = {what: _by_seed(run, f"{member.run.name} {what}") for what in ("given", "true", "wrong")}
+        if found["given"]:
+            rows.append([setting_text(member.setting), *(cell(spread(v.values())) for v in found.values())])
+    titles = ("labels\nas given (%)", "true\nlabels (%)", "given ones that\nare wrong (%)")
+    note = "Accuracy at the end on training images, not augmented. Wrong: where the label given is not the true one; "
+    note += f"a model that has learned it by heart predicts it. {RANGE}"
+    return table("Labels learned by heart", ["training"], titles, rows, note)
+
+
+def _by_seed(run: Run, case: str) -> dict[int, float]:
+    return {record.seed: record.value for record in run.pick("accuracy") if record.case == case}
 
 
 def mean_errors(results: Results, run: Run) -> Table | None:

@@ -1,66 +1,89 @@
 """Table 1: a ViT against a Top-k ViT under label noise and input noise, and how well they are calibrated."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from statistics import fmean
 
-from lazyneuron.paper.claim import Claim, Records, Seen
+from lazyneuron.paper.claim import Claim, Condition, Records, Seen
 from lazyneuron.paper.comparison_claims import QUALITY_GAP, comparison, difference, tested
 from lazyneuron.paper.corruptions.corruption import CORRUPTIONS as ALL_CORRUPTIONS
 from lazyneuron.paper.options import Scale
 from lazyneuron.paper.recipe import Recipe
 from lazyneuron.paper.runs import Training
 from lazyneuron.paper.table1 import CORRUPTIONS, HEAD, ROWS, TABLE1
+from lazyneuron.paper.table1.memorised import Memorised
 from lazyneuron.paper.table1.run import Robustness
-from lazyneuron.paper.trainings import varied, vit, with_topk
+from lazyneuron.paper.trainings import few_images, varied, with_topk
 from lazyneuron.records.record import Record
 
-_DENSITY = 0.04
+DENSITY = 128 / 3072
+OVERCONFIDENT = 0.05
 _NUM_IMAGES = {"smoke": 40, "paper": 50_000}
-_NOISES = {"gaussian_noise": "Gaussian", "impulse_noise": "impulse", "shot_noise": "shot"}
+NOISES = {"gaussian_noise": "Gaussian", "impulse_noise": "impulse", "shot_noise": "shot"}
 
 
 def table1(scale: Scale) -> Recipe:
-    """Costs four trainings of ViT and the evaluation under three corruptions.
+    """Costs six trainings of `few_images` and the evaluation under three corruptions.
 
-    k is 4 % of d_ff, as 128 of 3,072 in the paper.
+    Dense and Top-k differ in the selection alone. Beside what differs there:
+
+    | | the paper | here |
+    | --- | --- | --- |
+    | k | 128 of 3,072 | the same share of d_ff (21 of 512), from the first step on |
+    | input noise | ImageNet-C, 224 x 224 pixels in colour | its constants on the images as they are (28 x 28, grey) |
+    | judged by | accuracy | label noise: accuracy; input noise: what accuracy falls by |
+    | calibration | ECE | ECE, where the dense model's is above 5 % |
+    | repeats | not known | 10 seeds: weights, batches, images and redrawn labels; both trainings of a seed share them |
     """
-    run, noisy = vit(scale), _noisy(scale)
-    sparse = with_topk(run, _DENSITY)
-    study = Robustness(
-        name="robustness",
-        of=(run, sparse),
-        corruptions=tuple(_NOISES),
-        num_images=_NUM_IMAGES.get(scale, 10_000),
+    by_noise = {percent: _pair(scale, percent) for percent in (0, 40, 80)}
+    run, sparse = by_noise[0]
+    trainings = [training for pair in by_noise.values() for training in pair]
+    num_images = _NUM_IMAGES.get(scale, 10_000)
+    robustness = Robustness(
+        name="robustness", of=(run, sparse), corruptions=tuple(NOISES), constants="ImageNet-C", num_images=num_images
     )
+    memorised = Memorised(name="memorised", of=tuple(trainings), num_images=num_images)
+    names = {percent: (topk.name, dense.name) for percent, (dense, topk) in by_noise.items()}
     return Recipe(
         experiment=TABLE1,
         num_seeds=10,
-        runs=(run, sparse, *noisy[40][::-1], *noisy[80][::-1], study),
+        runs=(*trainings, robustness, memorised),
         claims=(
-            topk_natural(sparse.name, run.name),
-            topk_label_noise(noisy[40][0].name, noisy[40][1].name, 40),
-            topk_label_noise(noisy[80][0].name, noisy[80][1].name, 80),
-            topk_noise_gains_grow((noisy[80][0].name, noisy[80][1].name), (noisy[40][0].name, noisy[40][1].name)),
-            *(topk_input_noise("robustness", sparse.name, run.name, noise) for noise in _NOISES),
-            topk_calibration(sparse.name, run.name),
+            topk_natural(*names[0]),
+            topk_label_noise(*names[40], 40),
+            topk_label_noise(*names[80], 80),
+            topk_noise_gains_grow(names[80], names[40]),
+            *(topk_input_noise("robustness", *names[0], noise) for noise in NOISES),
+            topk_calibration(*names[0]),
         ),
         setting="training",
-        settings=("ViT", "Top-k ViT", "ViT, 40 %", "Top-k ViT, 40 %", "ViT, 80 %", "Top-k ViT, 80 %", "input noise"),
+        settings=(
+            *("ViT", "Top-k ViT", "ViT, 40 %", "Top-k ViT, 40 %", "ViT, 80 %", "Top-k ViT, 80 %"),
+            *("input noise", "labels learned by heart"),
+        ),
     )
 
 
-def _noisy(scale: Scale) -> dict[int, tuple[Training, Training]]:
-    """By percent of random labels: the Top-k ViT and the dense one."""
-    dense = {percent: varied(vit(scale), f"labels{percent}", random_labels=percent / 100) for percent in (40, 80)}
-    return {percent: (with_topk(run, _DENSITY), run) for percent, run in dense.items()}
+def _pair(scale: Scale, percent: int) -> tuple[Training, Training]:
+    """The dense ViT and the Top-k one, `percent` of their training labels redrawn."""
+    run = few_images(scale)
+    dense = varied(run, f"labels{percent}", random_labels=percent / 100) if percent else run
+    return dense, with_topk(dense, DENSITY)
 
 
 def corruptions(scale: Scale) -> Recipe:
-    """All 15 corruptions of ImageNet-C (arXiv 1903.12261) and the mean corruption error. Costs minutes: no training."""
-    run = vit(scale)
-    sparse = with_topk(run, _DENSITY)
-    images = {"smoke": 20, "laptop": 2_000}.get(scale, 10_000)
-    study = Robustness(name="corruptions", of=(run, sparse), corruptions=ALL_CORRUPTIONS, num_images=images)
+    """All 15 corruptions of ImageNet-C (arXiv 1903.12261) and the mean corruption error. Costs minutes: no training.
+
+    Beyond the paper. With ImageNet-C's constants at scale paper; its authors' constants for CIFAR-10-C elsewhere, where
+    images are small. Frost is drawn, not photographed.
+    """
+    run, sparse = _pair(scale, 0)
+    study = Robustness(
+        name="corruptions",
+        of=(run, sparse),
+        corruptions=ALL_CORRUPTIONS,
+        constants="ImageNet-C" if scale == "paper" else "CIFAR-10-C",
+        num_images={"smoke": 20, "laptop": 2_000}.get(scale, 10_000),
+    )
     return Recipe(
         experiment=CORRUPTIONS,
         num_seeds=10,
@@ -148,41 +171,69 @@ def topk_noise_gains_grow(at_80: tuple[str, str], at_40: tuple[str, str]) -> Cla
 
 def topk_input_noise(study: str, topk: str, dense: str, corruption: str) -> Claim:
     def see(records: Records) -> Seen | None:
-        a, b = (_corrupted(run, corruption)(records[study]) for run in (topk, dense))
-        return None if a is None or b is None else Seen(a - b, f"{topk} {a:.4f}, {dense} {b:.4f}")
+        found = [accuracies(records[study], run, corruption) for run in (dense, topk)]
+        if None in found:
+            return None
+        (clean, noisy), (clean_topk, noisy_topk) = (pair for pair in found if pair)
+        fall, fall_topk = clean - noisy, clean_topk - noisy_topk
+        return Seen(
+            fall - fall_topk,
+            f"{dense} falls by {fall:.4f} from {clean:.4f}, {topk} by {fall_topk:.4f} from {clean_topk:.4f}; "
+            f"accuracies under noise differ by {noisy_topk - noisy:+.4f}",
+        )
 
+    fall, fall_topk = (row[HEAD.index("natural")] - row[HEAD.index(NOISES[corruption])] for row in ROWS.values())
     return Claim(
         name=f"topk-{corruption.replace('_', '-')}",
-        text=f"Top-k raises accuracy under {corruption.removesuffix('_noise')} noise.",
+        text=f"Top-k loses less accuracy under {corruption.removesuffix('_noise')} noise.",
         where="Table 1",
-        metric="accuracy, mean of 5 severities, under Top-k less that of the dense model",
+        metric="what the dense model's accuracy falls by, mean of 5 severities, less what that under Top-k falls by",
         expected="above 0",
-        reported=_reported(_NOISES[corruption]),
+        reported=f"{(fall - fall_topk) / 100:.4f} ({fall:.2f} against {fall_topk:.2f} points); accuracies differ by "
+        + _reported(NOISES[corruption]),
         runs=(study,),
         on=f"{topk} against {dense}",
         see=see,
         above=0,
         compares=True,
         unit="points",
-        effect=_effect(_NOISES[corruption]),
+        effect=(fall - fall_topk) / 100,
     )
 
 
+def accuracies(records: Sequence[Record], run: str, corruption: str) -> tuple[float, float] | None:
+    """Accuracy of a study's model on clean images, and its mean over severities of a corruption; None without both."""
+
+    def under(name: str) -> list[float]:
+        return [r.value for r in records if r.what == "accuracy" and r.case == f"{run} {name}"]
+
+    clean, corrupted = under("clean"), under(corruption)
+    return (fmean(clean), fmean(corrupted)) if clean and corrupted else None
+
+
 def topk_calibration(topk: str, dense: str) -> Claim:
+    error = tested("ece")
+    is_overconfident = Condition(
+        "the dense model's calibration error",
+        lambda records: error(records[dense]),
+        OVERCONFIDENT,
+        lambda value: f"the dense model is calibrated already ({100 * value:.1f} %)",
+    )
     return comparison(
         topk,
         dense,
-        tested("ece"),
+        error,
         difference,
         name="topk-calibration",
         text="Top-k lowers the expected calibration error.",
         where="Table 1",
         metric="ECE under Top-k less that of the dense model",
-        expected="below 0",
+        expected=f"below 0, where the dense model's is at least {100 * OVERCONFIDENT:g} % (ours)",
         reported=_reported("ECE"),
         below=0,
         unit="points",
         effect=_effect("ECE"),
+        needs=(is_overconfident,),
     )
 
 
@@ -203,12 +254,3 @@ def topk_all_corruptions(study: str, topk: str, dense: str) -> Claim:
         below=1,
         compares=True,
     )
-
-
-def _corrupted(run: str, corruption: str) -> Callable[[Sequence[Record]], float | None]:
-    def metric(records: Sequence[Record]) -> float | None:
-        case = f"{run} {corruption}"
-        found = [r.value for r in records if r.what == "accuracy" and r.case == case]
-        return fmean(found) if found else None
-
-    return metric

@@ -9,6 +9,7 @@ import torch
 
 from lazyneuron.data.images import Augmentation, augment
 from lazyneuron.paper.corruptions.corruption import SEVERITIES, corrupt, corruption_error, mean_corruption_error
+from lazyneuron.paper.corruptions.severities import Constants
 from lazyneuron.paper.estimate import forward_seconds
 from lazyneuron.paper.study import Parts, Study, Trained
 from lazyneuron.paper.task import ImageBatches, labelled
@@ -24,12 +25,14 @@ _CORRUPT_S = 0.4e-3
 class Robustness(Study):
     """Accuracy of trained models under `corruptions` of at most `num_images` held-out images, at five severities.
 
+    `constants` says whose severities they are: "ImageNet-C", or "CIFAR-10-C", the milder ones for small images.
     Accuracy and ECE have the `case` "MODEL CORRUPTION" and the severity as `x`; "clean" has none. The first of the
     models is the baseline of "corruption_error", the error over severities relative to its own, and of "mce", the mean
     of that over corruptions; a corruption under which it never errs has neither.
     """
 
     corruptions: tuple[str, ...]
+    constants: Constants
     num_images: int
 
     def seconds(self) -> float:
@@ -76,7 +79,7 @@ def _qualities(run: Robustness, models: list[Trained], corruption: str, severity
         indices = np.arange(start, min(start + _BATCH, count))
         pixels, labels = images.get(indices)
         if corruption != "clean":
-            pixels = corrupt(pixels, corruption, severity, indices, seed)
+            pixels = corrupt(pixels, corruption, severity, indices, seed, run.constants)
         batch = {"pixel_values": augment(pixels, plain, rng), "labels": torch.as_tensor(labels)}
         for trained in models:
             Evaluation(trained.model, quality=qualities[trained.run.name]).run([labelled(batch)])
