@@ -100,4 +100,4 @@ def _changed(task: Task, options: Options) -> Task:
     if task.augmentation != DIGITS:
         return task
     task = replace(task, augmentation=SMALL_IMAGES)
-    return task if task.model == "mlp" else replace(task, patch_size=SMALL_IMAGES.canvas // 4)
+    return task if task.model in ("mlp", "resnet") else replace(task, patch_size=SMALL_IMAGES.canvas // 4)

@@ -31,6 +31,7 @@ EXPERIMENTS = {
         table1.TABLE1,
         ablations.MIXER,
         ablations.MLP,
+        ablations.RESNET,
         ablations.OPTIMIZERS,
         ablations.ACTIVATION,
         statistical.STATISTICAL_TOPK,

@@ -12,7 +12,7 @@ from lazyneuron.paper.registry import KINDS
 from lazyneuron.records.folder import RunFolder
 from lazyneuron.records.record import Record, Verdict
 
-_MODELS = {"t5": "T5", "vit": "ViT", "mixer": "MLP-Mixer", "mlp": "MLP"}
+_MODELS = {"t5": "T5", "vit": "ViT", "mixer": "MLP-Mixer", "mlp": "MLP", "resnet": "ResNet"}
 _SELECTIONS = {"topk": "Top-k ", "statistical_topk": "Statistical top-k "}
 _TRAINED = ("density", "loss", "accuracy", "num_active")
 

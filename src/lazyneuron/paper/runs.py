@@ -10,12 +10,14 @@ from typing import Any, ClassVar, Literal, Self
 from lazyneuron.data.images import Augmentation
 from lazyneuron.enforce.selection import Selection
 from lazyneuron.errors import UsageError
-from lazyneuron.paper.models import MIXER_SIZES, T5_SIZES, VIT_SIZES
+from lazyneuron.paper.models import MIXER_SIZES, RESNET_SIZES, T5_SIZES, VIT_SIZES
 from lazyneuron.paper.progress import Progress
 from lazyneuron.records.folder import RunFolder
 
-_IMAGE_SIZES: dict[str, Any] = {"vit": VIT_SIZES, "mixer": MIXER_SIZES, "mlp": {"mlp": None}}
-_MODELS = {"vit": "ViT", "mixer": "Mixer", "mlp": "MLP"}
+_IMAGE_SIZES: dict[str, Any] = {
+    "vit": VIT_SIZES, "mixer": MIXER_SIZES, "mlp": {"mlp": None}, "resnet": RESNET_SIZES,
+}  # fmt: skip
+_MODELS = {"vit": "ViT", "mixer": "Mixer", "mlp": "MLP", "resnet": "ResNet"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +47,7 @@ class T5Task:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageTask:
-    """Classification of `images` by a ViT, an MLP-Mixer or a 2-layer MLP, augmented as `augmentation` says.
+    """Classification of `images` by a ViT, an MLP-Mixer, a ResNet or a 2-layer MLP, augmented as `augmentation` says.
 
     The augmentation's canvas is the model's input. `data_share` of the training images are used, of the first
     `class_share` of the classes (two or more). `random_labels` is the share of training labels that are redrawn,
@@ -55,7 +57,7 @@ class ImageTask:
     """
 
     augmentation: Augmentation
-    model: Literal["vit", "mixer", "mlp"] = "vit"
+    model: Literal["vit", "mixer", "mlp", "resnet"] = "vit"
     size: str
     images: str = "digits"
     num_layers: int | None = None

@@ -14,10 +14,10 @@ from lazyneuron.enforce.enforce import enforce
 from lazyneuron.errors import UsageError
 from lazyneuron.paper.progress import Progress
 from lazyneuron.paper.runs import Report, RunSpec, Training, folder_name, run_config, silent
-from lazyneuron.paper.task import Batches, build_model, forward, load_batches
+from lazyneuron.paper.task import Batches, build_model, forward, load_batches, sites_of
 from lazyneuron.records.folder import RunFolder
 from lazyneuron.records.record import Record, Source, device_name
-from lazyneuron.sites import Site, find_sites
+from lazyneuron.sites import Site
 
 _CPU = torch.device("cpu")
 Parts = Iterator[tuple[int, int, list[Record]]]
@@ -97,7 +97,7 @@ def load_trained(run: Training, parent: Path, seed: int, cache: Path, device: to
     batches = load_batches(run, seed, cache)
     model = build_model(batches, seed)
     example = {name: value[:1] for name, value in batches.probe("eval", 0).items() if name != "labels"}
-    sites = find_sites(model, example)
+    sites = sites_of(model, example)
     model.load_state_dict(state["model"])
     if run.selection is not None:
         enforce(model, run.selection, sites, example)

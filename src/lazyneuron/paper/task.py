@@ -14,8 +14,9 @@ from torch.utils.data import DataLoader, Dataset
 from lazyneuron.data.images import Augmentation, ImageData, image_batch, load_images
 from lazyneuron.data.text import TextData, load_text, num_windows, span_batch, span_windows
 from lazyneuron.paper import variants
-from lazyneuron.paper.models import MLP, mixer, t5, vit
+from lazyneuron.paper.models import MLP, ResNet, mixer, resnet, t5, vit
 from lazyneuron.paper.runs import ImageTask, T5Task, Training
+from lazyneuron.sites import Site, find_sites
 from lazyneuron.training.evaluation import Batch
 
 _TRAIN, _PROBE, _TEST = 0, 1, 2
@@ -134,6 +135,8 @@ def task_model(task: T5Task | ImageTask, num_classes: int, num_channels: int = 1
     side = task.augmentation.canvas
     if task.model == "mlp":
         return MLP(num_channels * side**2, task.d_ff or 512, num_classes)
+    if task.model == "resnet":
+        return resnet(task.size, num_classes=num_classes, num_channels=num_channels)
     shape: dict[str, Any] = {"num_layers": task.num_layers, "d_ff": task.d_ff, "patch_size": task.patch_size}
     shape |= {"num_classes": num_classes, "image_size": side, "num_channels": num_channels}
     if task.model == "mixer":
@@ -166,6 +169,11 @@ def build_model(batches: Batches, seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return batches.model()
+
+
+def sites_of(model: nn.Module, example: dict[str, Tensor]) -> list[Site]:
+    """Where a model's density is measured: its MLPs, or what a ResNet has in their place."""
+    return model.sites() if isinstance(model, ResNet) else find_sites(model, example)
 
 
 def forward(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

@@ -15,10 +15,9 @@ from lazyneuron.errors import UsageError
 from lazyneuron.paper.progress import Progress
 from lazyneuron.paper.recorder import Recorder
 from lazyneuron.paper.runs import Training
-from lazyneuron.paper.task import Batches, build_model, forward, training_batches
+from lazyneuron.paper.task import Batches, build_model, forward, sites_of, training_batches
 from lazyneuron.records.folder import RunFolder
 from lazyneuron.records.record import Source, device_name
-from lazyneuron.sites import find_sites
 from lazyneuron.training.loop import Loop, learning_rate_at
 from lazyneuron.training.sharding import leave_at_exit, shard
 
@@ -50,7 +49,7 @@ def train(
         raise UsageError(f"{run.name}: PyTorch's Adafactor takes no sharded weights (torch 2.13): leave out --shard")
     model = build_model(batches, seed)
     example = {name: value[:1] for name, value in batches.probe("eval", 0).items() if name != "labels"}
-    sites = find_sites(model, example)
+    sites = sites_of(model, example)
     if run.selection is not None:
         enforce(model, run.selection, sites, example)
     if sharded:

@@ -45,6 +45,14 @@ MLP = Experiment(
     expected="sparsity emerges; numbers not known",
     setup="A 2-layer MLP.",
 )
+RESNET = Experiment(
+    name="resnet",
+    folder=__name__,
+    title="Sparsity emerges in a ResNet to some extent",
+    figure="Appendix B",
+    expected='sparsity emerges "to some extent"; numbers not known',
+    setup="ResNet.",
+)
 OPTIMIZERS = Experiment(
     name="optimizers",
     folder=__name__,
