@@ -26,6 +26,7 @@ PARAMETERS_IN_MILLIONS = {
     "vit-half-classes": 86.2,
     "mixer": 59.9,
     "mlp": 2.1,
+    "resnet": 0.34,
 }
 
 

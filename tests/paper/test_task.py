@@ -53,7 +53,9 @@ def test_random_pixels_are_not_augmented(small_vit, cache):
     assert torch.equal(batches.probe("eval", 0)["pixel_values"], next(batches.test())["pixel_values"])
 
 
-@pytest.mark.parametrize(("model", "size"), [("vit", "vit-micro"), ("mixer", "mixer-tiny"), ("mlp", "mlp")])
+@pytest.mark.parametrize(
+    ("model", "size"), [("vit", "vit-micro"), ("mixer", "mixer-tiny"), ("mlp", "mlp"), ("resnet", "resnet8")]
+)
 def test_each_architecture_takes_the_same_images(small_vit, cache, model, size):
     run = with_task(small_vit, model=model, size=size, num_layers=2, d_ff=32)
     batches = load_batches(run, 0, cache)

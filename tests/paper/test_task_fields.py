@@ -126,6 +126,7 @@ IMAGE_CHANGES: dict[str, list[tuple[dict[str, Any], Seen, Any]]] = {
     "model": [
         ({"model": "mixer", "size": "mixer-tiny"}, lambda batches, model: type(model).__name__, "MLPMixer"),
         ({"model": "mlp", "size": "mlp"}, lambda batches, model: type(model).__name__, "MLP"),
+        ({"model": "resnet", "size": "resnet8"}, lambda batches, model: type(model).__name__, "ResNet"),
     ],
     "size": [({"size": "vit-micro"}, config("hidden_size"), 32)],
     "images": [({"images": "{two_folders}"}, lambda batches, model: batches.train(0)["pixel_values"].shape[1], 3)],
