@@ -26,6 +26,8 @@ TRAININGS: dict[str, tuple[int, int, float, float]] = {
     "vit": (0, 1024, 1.0, 0.0), "vit-long": (0, 1024, 1.0, 0.0), "vit-top4pct": (0, 1024, 0.04, 0.0),
     "vit-labels40": (0, 1024, 1.0, 0.4), "vit-labels40-top4pct": (0, 1024, 0.04, 0.4),
     "vit-labels80": (0, 1024, 1.0, 0.8), "vit-labels80-top4pct": (0, 1024, 0.04, 0.8), "mixer": (0, 512, 1.0, 0.0),
+    "t5-nomlp": (0, 512, 1.0, 0.0), "t5-quarter": (0, 128, 1.0, 0.0),
+    "vit-nomlp": (0, 1024, 1.0, 0.0), "vit-quarter": (0, 256, 1.0, 0.0),
 }  # fmt: skip
 EXPERIMENTS: dict[str, tuple[str, str, str, list[str], list[str | float]]] = {
     "fig1": ("T5 grows sparse", "Figure 1", "training", ["t5", "t5-long"], ["T5, 1x", "T5, 2x"]),
@@ -48,6 +50,11 @@ EXPERIMENTS: dict[str, tuple[str, str, str, list[str], list[str | float]]] = {
     ),
     "mixer": ("The Mixer too", "Appendix B", "model", ["mixer"], ["MLP-Mixer"]),
     "activation": ("ReLU costs little", "Section 2", "activation", ["t5", "t5-gelu"], ["T5, ReLU", "T5, GELU"]),
+    "controls": (
+        "Are the MLPs used?", "Beyond the paper", "MLPs",
+        ["vit", "vit-nomlp", "vit-quarter", "t5", "t5-nomlp", "t5-quarter"],
+        ["ViT", "ViT without MLPs", "ViT, a quarter", "T5", "T5 without MLPs", "T5, a quarter"],
+    ),
     "statistical-topk": ("About k", "Beyond the paper", "selection", ["vit", "statistical"], ["none", "maps"]),
     "corruptions": ("All corruptions", "Beyond Table 1", "", ["corruptions"], []),
 }  # fmt: skip
@@ -83,7 +90,7 @@ def training_records(name: str, seed: int) -> list[Record]:
     for step, split in [(step, split) for step in STEPS for split in ("train", "eval")] + [(STEPS[-1], "test")]:
         at = {"recipe": name, "seed": seed, "split": split, "step": step, "source": SOURCE}
         for stack, count in stacks.items():
-            for layer in range(count):
+            for layer in range(count if not name.endswith("-nomlp") else 0):
                 value = density(name, stack, layer, count, step, split, seed)
                 kind = ("token_mlp" if layer % 2 == 0 else "channel_mlp") if model == "mixer" else "mlp"
                 place = {"site": f"{stack or model}.block.{layer}.{kind}", "stack": stack, "layer": layer}
@@ -95,6 +102,7 @@ def training_records(name: str, seed: int) -> list[Record]:
                     for what, (v, unit) in numbers.items()
                 ]
         loss = 2 + 5 / (1 + step / 300) + 0.1 * (split != "train") + 0.01 * seed + (0.02 / kept if kept < 1 else 0)
+        loss += {"nomlp": 0.3, "quarter": 0.1}.get(name.partition("-")[2], 0)
         quality = 1 - loss / 8 - 0.5 * noise + 0.04 * noise * (kept < 1)
         records.append(Record(what="loss", value=loss, unit="nats", **at))
         records.append(Record(what="accuracy", value=quality, unit="fraction", **at))

@@ -22,6 +22,7 @@ CHARTS = {  # seen at once, after a click
     "table1": (["reliability", "severity"], ["layers-vit", "curves"]),
     "mixer": (["layers-mlp-mixer"], ["curves"]),
     "activation": ([], ["layers-t5", "curves"]),
+    "controls": (["quality"], ["curves"]),
     "statistical-topk": (["kept", "time"], ["layers-vit", "curves"]),
     "corruptions": (["relative"], ["severity"]),
 }

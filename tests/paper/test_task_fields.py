@@ -1,5 +1,6 @@
 """Each field of a task changes its model or its batches, as the field's name says; seeds and splits keep apart."""
 
+import re
 from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any
@@ -76,6 +77,14 @@ def window(batches: TextBatches, batch: dict[str, Tensor], row: int) -> list[int
     return rebuild(batch["input_ids"][row].numpy(), batch["labels"][row].numpy(), sentinels)
 
 
+def mlp_parameters(batches: Batches, model: nn.Module) -> tuple[bool, bool]:
+    """Whether any MLP gives anything, and whether any of its parameters is trained."""
+    own = {name: p for name, p in model.named_parameters() if re.search(r"DenseReluDense|\.mlp\.", name)}
+    down = [parameter for name, parameter in own.items() if re.search(r"\.wo\.|\.fc2\.", name)]
+    assert down
+    return any(p.any() for p in down), any(p.requires_grad for p in own.values())
+
+
 T5_CHANGES: dict[str, tuple[Any, Seen, Any]] = {
     "size": ("micro", config("d_model"), 32),
     "text": ("{numbers}", holds_numbers, True),
@@ -86,6 +95,7 @@ T5_CHANGES: dict[str, tuple[Any, Seen, Any]] = {
     "max_text_bytes": ("{bytes of 25}", num_documents, 25),
     "data_share": (0.25, lambda batches, model: len(batches.data.train), 13 * 1024),
     "hidden_act": ("gelu", activations, {"GELUActivation"}),
+    "mlps": ("none", mlp_parameters, (False, False)),
 }
 """By field: a value, what is seen of batches and model, and what that is with this value and not with the plain one."""
 
@@ -140,6 +150,7 @@ IMAGE_CHANGES: dict[str, list[tuple[dict[str, Any], Seen, Any]]] = {
         ({"random_labels": 0.4}, labels_redrawn, pytest.approx(0.36, abs=0.04)),
         ({"random_labels": 1.0}, labels_redrawn, pytest.approx(0.9, abs=0.04)),
     ],
+    "mlps": [({"mlps": "none"}, mlp_parameters, (False, False))],
     "pixels": [({"pixels": "random"}, is_uniform, True), ({"pixels": "fresh"}, num_images, 2000)],
 }
 

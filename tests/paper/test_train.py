@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import signal
 import time
 from dataclasses import replace
@@ -12,7 +13,7 @@ import torch
 from lazyneuron.enforce.selection import TopK
 from lazyneuron.errors import LazyneuronError, StoppedError, UsageError
 from lazyneuron.paper.runs import probe_steps, run_config
-from lazyneuron.paper.task import build_model, load_batches
+from lazyneuron.paper.task import build_model, forward, load_batches
 from lazyneuron.paper.train import train
 from lazyneuron.records.folder import RunFolder
 from tests.processes import FORKED
@@ -76,6 +77,36 @@ def test_a_selection_of_all_neurons_is_the_run_without_one_bit_for_bit(small_run
         (r.what, r.step, r.value) for r in plain
     ]
     assert "selection" not in run_config(small_run, 0)
+
+
+def test_a_control_trains_all_but_its_mlps_which_give_nothing(small_run, tmp_path, cache):
+    """Its answers depend on no weight of its MLPs, before and after training, whatever the optimizer does."""
+    task = replace(small_run.task, mlps="none")
+    run = replace(small_run, task=task, weight_decay=0.1)
+    folder = run_to_end(run, tmp_path / "run", cache)
+    records, batches = folder.records(), load_batches(run, 0, cache)
+    plain = build_model(load_batches(small_run, 0, cache), 0)
+    model = build_model(batches, 0)
+    mlps = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+    assert len(mlps) == {"t5": 4, "vit": 8}[small_run.name]
+    state = folder.load_checkpoint()["model"]
+    for name, parameter in plain.named_parameters():
+        is_down = re.search(r"\.wo\.|\.fc2\.", name) is not None
+        if name in mlps:
+            assert torch.equal(state[name], torch.zeros_like(parameter) if is_down else parameter), name
+        elif "norm" not in name:
+            assert not torch.equal(state[name], parameter), name
+    model.load_state_dict(state)
+    before = forward(model, batches.probe("eval", 0))[0]
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name in mlps and state[name].any():
+                parameter.normal_()
+    assert torch.equal(forward(model, batches.probe("eval", 0))[0], before)
+    assert not {"density", "num_active"} & {r.what for r in records}
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert [r.value for r in records if r.what == "num_parameters"] == [trained]
+    assert run_config(run, 0)["task"]["mlps"] == "none"
 
 
 def test_a_done_run_is_not_run_again(small_vit, tmp_path, cache):

@@ -20,7 +20,7 @@ from lazyneuron.training.quality import Quality
 
 @dataclass
 class Recorder:
-    """Measures and records a training as it goes; process 0 alone writes."""
+    """Measures and records a training as it goes; process 0 alone writes. MLPs that give 0 have no densities."""
 
     run: Training
     batches: Batches
@@ -32,13 +32,15 @@ class Recorder:
     parent: dict[str, Any]
 
     def __post_init__(self) -> None:
+        if self.run.task.mlps == "none":
+            self.sites = []
         found = [r for r in self.folder.records() if r.what == "density" and r.split == "eval"]
         self.density = tuple(r.value for r in found if r.step == found[-1].step)
 
     def at_step(self, step: int) -> None:
         """The sizes of model and data before all steps; densities at the probe steps; quality after the last."""
         if step == 0:
-            count = sum(parameter.numel() for parameter in self.model.parameters())
+            count = sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad)
             epochs = self.run.num_steps * self.run.batch_size / self.batches.num_examples
             self._write(
                 [

@@ -5,7 +5,18 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from lazyneuron.errors import UsageError
-from lazyneuron.paper import ablations, emergence, firing, latency, scaling, statistical, table1, theorem31, topk
+from lazyneuron.paper import (
+    ablations,
+    controls,
+    emergence,
+    firing,
+    latency,
+    scaling,
+    statistical,
+    table1,
+    theorem31,
+    topk,
+)
 
 if TYPE_CHECKING:
     from lazyneuron.paper.options import Scale
@@ -34,6 +45,7 @@ EXPERIMENTS = {
         ablations.RESNET,
         ablations.OPTIMIZERS,
         ablations.ACTIVATION,
+        controls.CONTROLS,
         statistical.STATISTICAL_TOPK,
         table1.CORRUPTIONS,
     )

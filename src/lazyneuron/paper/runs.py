@@ -24,7 +24,8 @@ _MODELS = {"vit": "ViT", "mixer": "Mixer", "mlp": "MLP", "resnet": "ResNet"}
 class T5Task:
     """Span corruption of `text` by a T5 v1.0, on inputs of `input_length` tokens (512 have targets of 114).
 
-    `data_share` of the training text is used, in pieces from all over it; all held-out text stays.
+    `data_share` of the training text is used, in pieces from all over it; all held-out text stays. `mlps` "none" is a
+    control: every MLP gives 0 and is not trained.
     """
 
     size: str
@@ -36,6 +37,7 @@ class T5Task:
     max_text_bytes: int = 100_000_000
     data_share: float = 1.0
     hidden_act: str = "relu"
+    mlps: Literal["dense", "none"] = "dense"
 
     def __post_init__(self) -> None:
         if self.size not in T5_SIZES:
@@ -53,7 +55,7 @@ class ImageTask:
     `class_share` of the classes (two or more). `random_labels` is the share of training labels that are redrawn,
     uniformly over all classes. `pixels` "random" puts i.i.d. pixels, uniform in [-1, 1], in the place of every image;
     "fresh" draws pixels and labels anew for every batch, so that none is seen twice, and measures density on other
-    such images (arXiv 2210.06313, Figure 5).
+    such images (arXiv 2210.06313, Figure 5). `mlps` "none" is a control: every MLP gives 0 and is not trained.
     """
 
     augmentation: Augmentation
@@ -68,6 +70,7 @@ class ImageTask:
     data_share: float = 1.0
     random_labels: float = 0.0
     pixels: Literal["real", "random", "fresh"] = "real"
+    mlps: Literal["dense", "none"] = "dense"
 
     def __post_init__(self) -> None:
         sizes = _IMAGE_SIZES[self.model]

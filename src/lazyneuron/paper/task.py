@@ -1,7 +1,7 @@
 """A task: a model to train and its batches, each a function of (seed, step), whatever the workers and restarts."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -168,7 +168,22 @@ def build_model(batches: Batches, seed: int) -> nn.Module:
     """A fresh model, its weights drawn by `seed` alone; torch's generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return batches.model()
+        model = batches.model()
+    if batches.task.mlps == "none":
+        example = labelled(batches.probe("eval", 0)).inputs
+        _silence(model, find_sites(model, {name: value[:1] for name, value in example.items()}))
+    return model
+
+
+def _silence(model: nn.Module, sites: Sequence[Site]) -> None:
+    """Make every MLP give 0, and no gradient, for good: zeros in its down projection, and no parameter is trained."""
+    parameters = dict(model.named_parameters())
+    for site in sites:
+        for weight in filter(None, (site.up, site.gate, site.down)):
+            names = (weight, weight.removesuffix("weight") + "bias")
+            for parameter in (parameters[name].requires_grad_(False) for name in names if name in parameters):
+                if weight == site.down:
+                    parameter.data.zero_()
 
 
 def sites_of(model: nn.Module, example: dict[str, Tensor]) -> list[Site]:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from lazyneuron.data.images import Augmentation
 from lazyneuron.enforce.selection import TopK
+from lazyneuron.paper.models import T5_SIZES, VIT_SIZES
 from lazyneuron.paper.options import Scale
 from lazyneuron.paper.runs import ImageTask, T5Task, Training
 
@@ -145,6 +146,17 @@ def longer(run: Training) -> Training:
 def with_topk(run: Training, density: float) -> Training:
     """The run with the `density` largest entries of each activation map kept, at every step."""
     return varied(run, f"top{100 * density:.3g}pct", selection=TopK(density=density))
+
+
+def without_mlps(run: Training) -> Training:
+    """The control whose MLPs all give 0: what attention alone learns of the task."""
+    return varied(run, "nomlp", mlps="none")
+
+
+def quarter_wide(run: Training) -> Training:
+    """The control whose MLPs have a quarter of the neurons."""
+    sizes = T5_SIZES if isinstance(run.task, T5Task) else VIT_SIZES
+    return varied(run, "quarter", d_ff=(run.task.d_ff or sizes[run.task.size].d_ff) // 4)
 
 
 def _smoke(run: Training, num_steps: int) -> Training:
