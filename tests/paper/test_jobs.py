@@ -1,10 +1,14 @@
 """The runs that the options make of the recipes' own."""
 
+import pytest
+
+from lazyneuron.data.images import Augmentation
 from lazyneuron.paper.jobs import with_options
 from lazyneuron.paper.options import Options
 from lazyneuron.paper.registry import EXPERIMENTS, find_recipes
 from lazyneuron.paper.runs import ImageTask, T5Task, Training
 from lazyneuron.paper.theorem31.run import Theory
+from lazyneuron.paper.trainings import LETTERS
 
 
 def test_text_images_and_steps_replace_the_recipes_own():
@@ -21,8 +25,16 @@ def test_text_images_and_steps_replace_the_recipes_own():
                     assert isinstance(changed, Theory) or training.num_steps == steps
 
 
-def test_other_images_than_the_digits_are_seen_at_their_own_size():
-    run = with_options(find_recipes(["fig2b"], "smoke")[0].runs[1], Options(images="fashion-mnist"))
+@pytest.mark.parametrize(
+    ("images", "augmentation", "patch_size"),
+    [
+        ("fashion-mnist", Augmentation(canvas=28, shift=2, flip=True), 7),
+        ("digits", Augmentation(canvas=12, rotation=30, scale=0.2, shift=1.5, noise=0.125), 3),
+        ("dejavu", LETTERS, 7),
+    ],
+)
+def test_other_images_than_the_recipes_are_augmented_as_suits_them(images, augmentation, patch_size):
+    run = with_options(find_recipes(["fig2b"], "smoke")[0].runs[1], Options(images=images))
     assert isinstance(run, Training)
     assert isinstance(run.task, ImageTask)
-    assert (run.task.augmentation.canvas, run.task.patch_size) == (28, 7)
+    assert (run.task.images, run.task.augmentation, run.task.patch_size) == (images, augmentation, patch_size)

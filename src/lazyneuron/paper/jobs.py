@@ -9,7 +9,7 @@ from lazyneuron.paper.estimate import costs, in_words
 from lazyneuron.paper.options import Options
 from lazyneuron.paper.recipe import Recipe
 from lazyneuron.paper.runs import RunSpec, T5Task, Task, Training, folder_name
-from lazyneuron.paper.trainings import DIGITS, SMALL_IMAGES, t5, vit
+from lazyneuron.paper.trainings import on_images, t5, vit
 
 
 @dataclass(frozen=True)
@@ -94,10 +94,4 @@ def _trained(run: Training, options: Options) -> Training:
 def _changed(task: Task, options: Options) -> Task:
     if isinstance(task, T5Task):
         return replace(task, text=options.text) if options.text else task
-    if options.images in (None, task.images):
-        return task
-    task = replace(task, images=options.images)
-    if task.augmentation != DIGITS:
-        return task
-    task = replace(task, augmentation=SMALL_IMAGES)
-    return task if task.model in ("mlp", "resnet") else replace(task, patch_size=SMALL_IMAGES.canvas // 4)
+    return task if options.images in (None, task.images) else on_images(task, options.images)
