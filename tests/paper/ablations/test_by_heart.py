@@ -7,12 +7,16 @@ from lazyneuron.paper import variants
 from lazyneuron.paper.ablations.by_heart import if_memorised, memorised
 from lazyneuron.paper.density_claims import sparsity_emerges
 from lazyneuron.records.record import Record
+from tests.data.test_glyphs import has_dejavu
 from tests.paper.records import run, verdict
 
 
-def test_what_is_learned_by_heart_are_about_2000_images_for_160_epochs(tmp_path):
-    made = memorised("laptop")
-    data = variants.with_share(load_images("fashion-mnist", 28), made.task.data_share, 0)
+@pytest.mark.parametrize("scale", ["quick", "laptop"])
+def test_what_is_learned_by_heart_are_about_2000_images_for_160_epochs(scale):
+    made = memorised(scale)
+    if scale == "laptop" and not has_dejavu():
+        pytest.skip("apt install fonts-dejavu-core fonts-dejavu-extra")
+    data = variants.with_share(load_images(made.task.images, 28), made.task.data_share, 0)
     count = len(data.train.labels)
     assert count == 2000
     assert made.num_steps * made.batch_size / count == pytest.approx(160, rel=0.01)

@@ -82,7 +82,7 @@ def test_dense_and_topk_differ_in_the_selection_alone(scale):
 
 def test_at_scale_laptop_few_images_are_seen_often():
     run = few_images("laptop")
-    count = round(image_task(run).data_share * 60_000)
+    count = round(image_task(run).data_share * 13_440)
     assert 5000 <= count <= 10_000
     assert run.num_steps * run.batch_size / count >= 40
     assert recipe.table1("laptop").num_seeds >= 10

@@ -33,9 +33,9 @@ def fig5a(scale: Scale) -> Recipe:
 
     | | paper | here |
     | --- | --- | --- |
-    | data | ImageNet-21k | Fashion-MNIST; ImageNet-1k at scale paper |
+    | data | ImageNet-21k | as `vit` |
     | weight decay | not stated | with and without |
-    | labels learned by heart | not stated | 2,000 images as they are (smaller scales: all digits), 160 epochs |
+    | labels learned by heart | not stated | 2,000 images as they are, 160 epochs |
     """
     run = vit(scale)
     noisy = [varied(run, f"labels{100 * share:.0f}", random_labels=share) for share in RANDOM_LABELS]
@@ -63,7 +63,7 @@ def fig5b(scale: Scale) -> Recipe:
 
     | | paper | here |
     | --- | --- | --- |
-    | labels | those of ImageNet-21k | those of Fashion-MNIST; of ImageNet-1k at scale paper |
+    | labels | those of ImageNet-21k | those of `vit` |
     | pixels | i.i.d. uniform in [-1, 1] | the same, in 256 steps, one image for each |
     | augmentation | not stated | none |
     | weight decay | not stated | with and without |
