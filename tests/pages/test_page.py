@@ -281,6 +281,29 @@ def test_the_claims_table_has_a_row_for_each_verdict(report: Path, open_page: Ca
     assert page.locator("#experiment-fig1 .verdicts li").count() == 5
 
 
+def test_the_page_begins_with_a_few_lines_and_checks_are_apart(
+    tmp_path: Path, make_folder: Callable[..., Path], open_page: Callable[..., Any]
+) -> None:
+    folder = make_folder(tmp_path / "small", names=("mixer",), seeds=(0, 1))
+    graded, check, other, *rest = RunFolder(folder).verdicts()
+    graded = replace(graded, line="Few are active.", grade="halves", density=0.05, student_low=0.3, student_high=0.7)
+    other = replace(other, line="Few are active.", verdict="does not hold", reason="dense still")
+    RunFolder(folder).write_verdicts([graded, replace(check, is_check=True), other, *rest])
+    page = open_page(write_report([folder], tmp_path / "report.html"), width=390)
+    assert page.inner_text(".tally") == "small: 1 holds, 2 do not hold, 1 cannot tell; 1 of 1 check passes"
+    (row,) = page.locator(".lines tbody tr").all()
+    assert row.locator(".verdict").all_inner_texts() == [
+        "✓ holds t5: density 0.05, halves",
+        "✗ does not hold mixer: 0.4992 (0.4987 to 0.4997)",
+    ]
+    assert row.locator(".why").inner_text() == "dense still"
+    assert (page.locator("#claims tbody tr").count(), page.locator("#checks tbody tr").count()) == (4, 1)
+    assert "bootstrap 0.4987 to 0.4997" in page.inner_text("#claims .interval >> nth=0")
+    assert page.locator("#experiment-mixer .verdicts li").count() == 4
+    assert "1 of 1 check passes" in page.inner_text("nav")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
 def test_folders_of_one_name_are_told_apart(tmp_path: Path, make_folder: Callable[..., Path]) -> None:
     folders = [make_folder(tmp_path / name / "run", names=("fig3",)) for name in ("a", "b")]
     text = write_report(folders, tmp_path / "report.html").read_text(encoding="utf-8")

@@ -55,7 +55,7 @@ def test_the_first_table_checks_and_grades(tmp_path: Path) -> None:
     assert "**1 holds, 1 does not hold, 2 cannot tell; 1 of 1 check passes**" in text
     assert text.index("| claim | the paper reports | here | why |") < text.index("## Claims") < text.index("## Checks")
     assert (
-        "| Few \\| are active. | about 0.5 | ✅ holds, halves: t5 density 0.05 (0.04 to 0.06)<br>"
+        "| Few \\| are active. | about 0.5 | ✅ holds: t5 density 0.05 (0.04 to 0.06), halves<br>"
         "❔ cannot tell: mixer 0.4997 (0.4987 to 0.5007) | too few seeds |"
     ) in text
     assert "✅ holds, halves | 0.4997 | 0.49 to 0.51 (bootstrap 0.4987 to 0.5007) |" in text

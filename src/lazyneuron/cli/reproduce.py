@@ -78,7 +78,7 @@ def _print_verdicts(verdicts: "Sequence[Verdict]", console: "Console") -> None:
     for column in ("claim", "the paper", "here", "why"):
         few.add_column(column)
     for line in lines({"": verdicts}):
-        here = "\n".join(f"{_coloured(v)} {v.on}: {seen(v)}" for _, v in line.verdicts)
+        here = "\n".join(f"{_coloured(v)} {v.on}: {seen(v)}{_grade(v)}" for _, v in line.verdicts)
         few.add_row(line.text, "\n".join(line.reported), here, line.why)
     if few.row_count:
         console.print(few)
@@ -88,14 +88,16 @@ def _print_verdicts(verdicts: "Sequence[Verdict]", console: "Console") -> None:
             table.add_column(column, no_wrap=column == "verdict")
         for v in (v for v in verdicts if v.is_check == is_check):
             value = "" if v.value is None else f"{v.value:.3g}"
-            table.add_row(v.text, v.on, value, interval(v), v.expected, _coloured(v))
+            table.add_row(v.text, v.on, value, interval(v), v.expected, _coloured(v) + _grade(v))
         if table.row_count:
             console.print(table)
     console.print(tally(verdicts), highlight=False)
 
 
 def _coloured(verdict: "Verdict") -> str:
-    """A verdict and its grade, for rich."""
     colours = {"holds": "green", "does not hold": "red", "cannot tell": "yellow"}
-    grade = f", {verdict.grade}" if verdict.grade else ""
-    return f"[{colours[verdict.verdict]}]{verdict.verdict}{grade}[/]"
+    return f"[{colours[verdict.verdict]}]{verdict.verdict}[/]"
+
+
+def _grade(verdict: "Verdict") -> str:
+    return f", {verdict.grade}" if verdict.grade else ""
