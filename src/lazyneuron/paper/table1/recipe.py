@@ -6,6 +6,7 @@ from statistics import fmean
 from lazyneuron.paper.claim import Claim, Condition, Records, Seen
 from lazyneuron.paper.comparison_claims import QUALITY_GAP, comparison, difference, tested
 from lazyneuron.paper.corruptions.corruption import CORRUPTIONS as ALL_CORRUPTIONS
+from lazyneuron.paper.lines import ROBUST, under
 from lazyneuron.paper.options import Scale
 from lazyneuron.paper.recipe import Recipe
 from lazyneuron.paper.runs import Training
@@ -49,11 +50,13 @@ def table1(scale: Scale) -> Recipe:
         runs=(*trainings, robustness, memorised),
         claims=(
             topk_natural(*names[0]),
-            topk_label_noise(*names[40], 40),
-            topk_label_noise(*names[80], 80),
+            *under(ROBUST, *(topk_label_noise(*names[percent], percent) for percent in (40, 80))),
             topk_noise_gains_grow(names[80], names[40]),
-            *(topk_input_noise("robustness", *names[0], noise) for noise in NOISES),
-            topk_calibration(*names[0]),
+            *under(
+                ROBUST,
+                *(topk_input_noise("robustness", *names[0], noise) for noise in NOISES),
+                topk_calibration(*names[0]),
+            ),
         ),
         setting="training",
         settings=(
