@@ -19,6 +19,7 @@ PARAMETERS_IN_MILLIONS = {
     "t5-layers24": 421.1,
     "t5-layers32": 553.3,
     "t5-ff768": 138.0,
+    "t5-ff6144": 336.1,
     "t5-ff12288": 562.6,
     "vit": 86.6,
     "vit-s16": 22.1,

@@ -1,9 +1,12 @@
-"""Claims that compare two trainings pair them by seed."""
+"""Claims that compare two trainings pair them by seed, at equal tokens."""
 
 import pytest
 
+from lazyneuron.paper.models import T5_SIZES
+from lazyneuron.paper.recipe import SCALES
 from lazyneuron.paper.scaling import recipe
-from tests.paper.records import density, run, verdict
+from lazyneuron.paper.trainings import t5
+from tests.paper.records import at_the_end, density, run, verdict
 
 HALF = [0.5] * 3
 
@@ -51,3 +54,44 @@ def test_pairs_are_what_is_averaged():
 def test_a_ratio_to_zero_is_infinite_and_fails():
     found = verdict(recipe.larger_sparser("b", "a"), *pairs("a", "b", *of_density((0.1, 0.0), (0.1, 0.2))))
     assert (found.verdict, found.value, found.low) == ("does not hold", None, None)
+
+
+MADE = (recipe.fig2c, recipe.fig2d_f, recipe.fig4a, recipe.fig4bc)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("make", MADE)
+def test_the_trainings_of_a_figure_take_as_many_steps_on_as_large_batches(make, scale):
+    made = make(scale)
+    tokens = {(type(one.task), one.num_steps, one.batch_size, one.learning_rate) for one in made.runs}
+    assert len(tokens) == len({type(one.task) for one in made.runs})
+    compared = [claim for claim in made.claims if claim.compares]
+    assert compared
+    assert all(claim.metric.endswith(", at equal tokens") for claim in compared)
+
+
+def test_the_reason_has_the_final_losses_of_both():
+    records = {
+        name: [*run(HALF, [end] * 3), at_the_end("loss", loss)]
+        for name, end, loss in [("a", 0.1, 3.5), ("b", 0.2, 3.7)]
+    }
+    reason = verdict(recipe.deeper_sparser("b", "a"), records, records).reason
+    assert reason.endswith("a 0.1, b 0.2; final loss a 3.5, b 3.7")
+    assert (
+        "final loss not recorded"
+        in verdict(recipe.deeper_sparser("b", "a"), *pairs("a", "b", *of_density((0.1, 0.2)))).reason
+    )
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_widths_go_from_d_model_to_eight_times_it_and_more(scale):
+    made, shared = recipe.fig4bc(scale), t5(scale)
+    d_model = T5_SIZES[shared.task.size].d_model
+    widths = [one.task.d_ff or T5_SIZES[one.task.size].d_ff for one in made.runs]
+    assert made.settings == tuple(map(float, widths))
+    assert widths == sorted(set(widths))
+    assert widths[0] == d_model
+    assert widths[-1] >= 8 * d_model
+    assert scale == "smoke" or 3 <= len(widths) <= 5
+    assert shared in made.runs
+    assert {claim.runs for claim in made.claims if claim.compares} == {(made.runs[-1].name, made.runs[0].name)}
