@@ -95,6 +95,11 @@ def training_records(name: str, seed: int) -> list[Record]:
                 kind = ("token_mlp" if layer % 2 == 0 else "channel_mlp") if model == "mixer" else "mlp"
                 place = {"site": f"{stack or model}.block.{layer}.{kind}", "stack": stack, "layer": layer}
                 numbers = {"density": (value, "fraction"), "num_active": (value * d_ff, "neurons/token")}
+                if split != "train":
+                    idle = {"never_fired": 0.02 * layer, "input_share": 0.8, "mean_share": value / 2}
+                    numbers |= {what: (number, "fraction") for what, number in idle.items()}
+                    of_idle = {"what": "fires_below", "value": 0.3, "x": 0.01, "unit": "fraction"}
+                    records.append(Record(num_tokens=8192, **of_idle, **place, **at))
                 if kept < 1 and split != "test":
                     numbers |= {"natural_density": (0.2, "fraction"), "budget": (kept * d_ff, "neurons")}
                 records += [
@@ -206,6 +211,7 @@ def write_member(path: Path, name: str, seed: int) -> None:
     else:
         kind = "robustness" if name == "corruptions" else name
         config, records = {"kind": kind, "name": name, "seed": seed}, list(study_records(name, seed))
+        config |= {"of": ["t5"]} if kind == "firing" else {}
         if kind == "robustness":
             config["constants"] = "CIFAR-10-C" if name == "corruptions" else "ImageNet-C"
     RunFolder(path / f"{name}-seed{seed}", config).append(records)

@@ -72,6 +72,32 @@ def test_hot_and_idle_neurons_are_drawn_as_shares_over_the_steps(runs: dict[str,
     assert [{row["percent"] for row in panel} for panel in panels] == [{25.0}, {25.0}, {30.0}, {30.0}]  # d_ff is 512
 
 
+def test_idle_neurons_have_a_point_per_layer_and_step_of_held_out_data(runs: dict[str, Run], points: Points) -> None:
+    figure = training_charts.idle_over_training(runs["t5"], "x")
+    assert figure is not None
+    assert [panel["title"] for panel in figure.spec["concat"]] == [
+        "never active · encoder", "never active · decoder",
+        "active at < 1 % of the tokens · encoder", "active at < 1 % of the tokens · decoder",
+    ]  # fmt: skip
+    panels = points(figure)
+    assert [len(panel) for panel in panels] == [4 * NUM_STEPS] * 4
+    assert [row["percent"] for row in panels[0][:4]] == [0, 2, 4, 6]
+    assert {row["percent"] for row in panels[3]} == {30}
+    others = [r for r in runs["t5"].records if r.split != "eval"] + [
+        replace(r, x=0.1) for r in runs["t5"].records if r.what == "fires_below"
+    ]
+    assert training_charts.idle_over_training(replace(runs["t5"], records=others), "x") is None
+
+
+def test_what_inputs_share_is_drawn_by_layer(runs: dict[str, Run], points: Points) -> None:
+    figure = training_charts.inputs_over_training(runs["vit"], "x")
+    mean, due = points(figure)
+    assert len(mean) == len(due) == 6 * NUM_STEPS
+    assert {row["percent"] for row in due} == {80}
+    assert mean[0]["percent"] == 25  # half of a density of a half
+    assert training_charts.inputs_over_training(replace(runs["vit"], records=[]), "x") is None
+
+
 def test_figure_2_compares_both_splits_at_the_last_common_step(runs: dict[str, Run], points: Points) -> None:
     panels = points(training_charts.density_by_layer([runs["t5"]], "x"))
     assert [len(panel) for panel in panels] == [4 * 2, 4 * 2]

@@ -9,9 +9,14 @@ from lazyneuron.paper import page
 from lazyneuron.paper.results import Results
 from lazyneuron.paper.table1 import HEAD, ROWS
 
+
+def over_steps(run: str) -> list[str]:
+    return [f"{what}-{run}" for what in ("steps", "idle", "inputs")]
+
+
 CHARTS = {  # seen at once, after a click
-    "fig1": (["steps-t5", "steps-t5-long"], ["layers-t5", "curves"]),
-    "fig2a": (["layers-t5", "layers-vit"], ["steps-vit", "steps-vit-long", "curves"]),
+    "fig1": ([*over_steps("t5"), *over_steps("t5-long")], ["layers-t5", "curves"]),
+    "fig2a": (["layers-t5", "layers-vit"], [*over_steps("vit"), *over_steps("vit-long"), "curves"]),
     "fig2b": (["splits-t5", "splits-vit"], ["curves"]),
     "fig3": (["firing"], []),
     "theorem31": (["cases", "step0"], []),

@@ -10,9 +10,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+import lazyneuron as lazy
 from lazyneuron.enforce.selection import TopK
 from lazyneuron.errors import LazyneuronError, StoppedError, UsageError
-from lazyneuron.paper.runs import probe_steps, run_config
+from lazyneuron.paper.runs import folder_name, probe_steps, run_config
+from lazyneuron.paper.study import load_trained
 from lazyneuron.paper.task import build_model, forward, load_batches
 from lazyneuron.paper.train import train
 from lazyneuron.records.folder import RunFolder
@@ -53,6 +55,37 @@ def test_a_run_records_density_loss_and_accuracy_at_its_steps(small_run, tmp_pat
     assert {r.source.num_threads for r in records if r.source} == {1}
     assert [p.step for p in seen][-1] == small_run.num_steps
     assert folder.is_done()
+
+
+def test_idle_neurons_and_blind_layers_are_recorded_of_held_out_data(small_run, tmp_path, cache):
+    """At each probe step and, over all held-out examples, at the end: counted again here from the maps themselves."""
+    run = replace(small_run, selection=TopK(k=7))
+    folder = run_to_end(run, tmp_path / folder_name(run.name, 0), cache)
+    whats = ("never_fired", "fires_below", "input_share", "mean_share")
+    records = [r for r in folder.records() if r.what in whats]
+    steps = [("eval", step) for step in probe_steps(run.num_steps, run.num_probes)] + [("test", run.num_steps)]
+    assert [(r.split, r.step) for r in records] == [at for at in steps for _ in range(2 * len(whats))]
+    assert all(0 <= r.value <= 1 and r.unit == "fraction" for r in records)
+    assert {(r.what, r.x) for r in records} == {(what, 0.01 if what == "fires_below" else None) for what in whats}
+    trained = load_trained(run, tmp_path, 0, cache)
+    batches = list(trained.batches.test())
+    with lazy.capture(trained.model, trained.sites, max_tokens=10**6) as maps, torch.no_grad():
+        for batch in batches:
+            trained.run_batch(batch)
+    for r in (r for r in records if r.split == "test"):
+        fired_TF = maps[r.site] != 0
+        assert r.num_tokens == len(fired_TF)
+        rates = fired_TF.double().mean(0)
+        if r.what == "never_fired":
+            assert r.value == (rates == 0).double().mean()
+        elif r.what == "fires_below":
+            assert r.value == (rates < 0.01).double().mean()
+        elif r.what == "input_share":
+            fired_BSF = fired_TF.view(37, -1, 96).double()
+            at = fired_BSF.mean(0)
+            assert r.value == pytest.approx(((at * (1 - at)).mean(0).sum() / (rates * (1 - rates)).sum()).item())
+    density = {r.site: r.value for r in folder.records() if r.what == "density" and r.split == "test"}
+    assert max(density.values()) <= 7 / 96
 
 
 def test_a_run_with_a_selection_keeps_k_from_the_first_step_on(small_run, tmp_path, cache):

@@ -28,6 +28,15 @@ NEURONS = {
     "hot_90": "make up 90 % of the activity",
     "hot_99": "make up 99 % of the activity",
 }
+IDLE: dict[tuple[str, float | None], str] = {
+    ("never_fired", None): "never active (% of the neurons)",
+    ("fires_below", 0.01): "active at < 1 % of the tokens (% of the neurons)",
+}
+INPUTS: dict[tuple[str, float | None], str] = {
+    ("mean_share", None): "share of the inputs' mean in their square (%)",
+    ("input_share", None): "activity that is due to the example (%)",
+}
+"""What to draw with its `x`, and the title of its panel."""
 SPLITS = {"train": "training data", "eval": "evaluation data", "": "all data"}
 
 
@@ -76,6 +85,50 @@ def density_over_training(
         "beside the panels to see all.",
         spec=concat(panels, pick="layer", legend_columns=6),
     )
+
+
+def idle_over_training(run: Run, name: str) -> Figure | None:
+    """Over the steps, the share of each layer's neurons that never or seldom fire on held-out data."""
+    return _shares_over_training(
+        run,
+        name,
+        IDLE,
+        title="Idle neurons while training",
+        caption="Share of each layer's neurons that fire for none of the tokens, and for less than 1 % of them, on the "
+        "same held-out data as the density. A layer whose neurons are dead is not sparse. Zeros stand at the foot.",
+    )
+
+
+def inputs_over_training(run: Run, name: str) -> Figure | None:
+    """Over the steps, what the inputs of each MLP have in common, and whether its map follows them."""
+    return _shares_over_training(
+        run,
+        name,
+        INPUTS,
+        title="What the inputs of each layer share while training",
+        caption="First: |mean of x|² over the mean of |x|², with x the input of a layer's MLP at each held-out "
+        "token. Without a common mean, half of the tokens lie on either side of a neuron that has no bias. Second: how "
+        "much of the variance of which neurons fire the position does not explain; a layer at 0 is blind to its input.",
+    )
+
+
+def _shares_over_training(
+    run: Run, name: str, shares: dict[tuple[str, float | None], str], *, title: str, caption: str
+) -> Figure | None:
+    """A panel for each share and stack, a line for each layer and seed; held-out data of the probe steps."""
+    color, panels = alt.Color("layer:O", title="layer", sort="ascending"), []
+    for (what, x_value), label in shares.items():
+        rows = [_density_row(run, r) for r in run.pick(what) if r.split == "eval" and r.x == x_value]
+        for stack, part in grouped(rows, "stack"):
+            x, y = step_axis(_last(part)), _percent_axis(rows, label)
+            shown = [*tooltips("stack", "layer", "site", "step", "num_tokens"), *tooltips(*seed_field(rows))]
+            shown.append(tooltip("percent", label, ".4~g"))
+            marks = lines_with_ranges(part, x, y, color, shown, detail=["seed:N", "site:N"], size=26)
+            panels.append(layered(marks, " · ".join(filter(None, [label.partition(" (")[0], stack]))))
+    if not panels:
+        return None
+    spec = concat(panels, pick="layer", legend_columns=6)
+    return Figure(name=name, title=f"{title}: {run_title(run)}", caption=caption, spec=spec)
 
 
 def neurons_over_training(run: Run, name: str, compare: bool = False) -> Figure | None:

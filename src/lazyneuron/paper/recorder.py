@@ -1,4 +1,4 @@
-"""What a training records as it goes: density, loss and accuracy at log-spaced steps, and quality at its end."""
+"""What a training records as it goes: density, idle neurons, loss and accuracy at its probe steps, then quality."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from lazyneuron.enforce.selection import TopK
+from lazyneuron.paper.input_shares import InputShares
 from lazyneuron.paper.progress import Progress
 from lazyneuron.paper.runs import ImageTask, Training, probe_steps
 from lazyneuron.paper.task import Batches, labelled
@@ -60,7 +61,10 @@ class Recorder:
         self.report(Progress(self.run.name, step, self.run.num_steps, loss, self.density))
 
     def _probe(self, step: int) -> None:
-        """Density of every layer, loss and accuracy on fixed batches of training and of held-out data."""
+        """Density of every layer, loss and accuracy on fixed batches of training and of held-out data.
+
+        How many neurons are idle, and what the inputs share, on held-out data alone.
+        """
         found = [record for split in ("train", "eval") for record in self._probe_split(split, step)]
         self.density = tuple(r.value for r in found if r.what == "density" and r.split == "eval")
         self._write(found)
@@ -69,9 +73,11 @@ class Recorder:
 
     def _probe_split(self, split: str, step: int) -> Iterator[Record]:
         selection = self.run.selection
+        shares = InputShares(self.model, self.sites)
         evaluation = Evaluation(
             self.model,
             self.sites,
+            observers=[shares] if split == "eval" else [],
             statistics=["active"] if selection else [],
             has_natural=selection is not None,
             quality=Quality(num_classes=self.batches.num_classes, adaptive=False),
@@ -79,6 +85,8 @@ class Recorder:
         self._run(evaluation, (self.batches.probe(split, number) for number in range(self.run.probe_batches)))
         place: dict[str, Any] = {"split": split, "step": step, **self.parent}
         yield from _density_records(evaluation, place)
+        if split == "eval":
+            yield from _alive_records(evaluation, shares, place)
         numbers = {}
         if evaluation.natural is not None:
             numbers["natural_density"] = evaluation.natural.density, "fraction"
@@ -94,10 +102,12 @@ class Recorder:
     def _test(self, step: int) -> None:
         """Quality on held-out data, in order and not augmented (split "test")."""
         quality = Quality(num_classes=self.batches.num_classes, adaptive=isinstance(self.run.task, ImageTask))
-        evaluation = Evaluation(self.model, self.sites, quality=quality)
+        shares = InputShares(self.model, self.sites)
+        evaluation = Evaluation(self.model, self.sites, quality=quality, observers=[shares])
         self._run(evaluation, self.batches.test())
         place: dict[str, Any] = {"split": "test", "step": step, **self.parent}
-        self._write([*_quality_records(quality, place), *_density_records(evaluation, place)])
+        found = [*_quality_records(quality, place), *_density_records(evaluation, place)]
+        self._write([*found, *_alive_records(evaluation, shares, place)])
 
     def _run(self, evaluation: Evaluation, batches: Iterator[dict[str, Tensor]]) -> None:
         with self.accelerator.autocast():
@@ -128,3 +138,17 @@ def _density_records(evaluation: Evaluation, place: dict[str, Any]) -> Iterator[
     kept = evaluation.kept
     numbers = {"density": (kept.density, "fraction"), "num_active": (kept.num_active, "neurons/token")}
     return site_records(kept, numbers, place)
+
+
+def _alive_records(evaluation: Evaluation, shares: InputShares, place: dict[str, Any]) -> Iterator[Record]:
+    """What tells a sparse layer from a dead or blind one: see `InputShares`, and the shares of idle neurons.
+
+    "never_fired" is the fraction of the neurons that fire for none of the tokens, "fires_below" of those that fire for
+    less than the fraction `x` of them; with a selection, of those that it keeps.
+    """
+    kept, width = evaluation.kept, {site.name: site.d_ff for site in evaluation.sites}
+    never = {name: count / width[name] for name, count in kept.never_fired.items()}
+    rarely = {name: count / width[name] for name, count in kept.rarely_fired.items()}
+    numbers = {"never_fired": never, "input_share": shares.input_share, "mean_share": shares.mean_share}
+    yield from site_records(kept, {what: (values, "fraction") for what, values in numbers.items()}, place)
+    yield from site_records(kept, {"fires_below": (rarely, "fraction")}, place | {"x": 0.01})

@@ -171,7 +171,7 @@ def build_model(batches: Batches, seed: int) -> nn.Module:
         model = batches.model()
     if batches.task.mlps == "none":
         example = labelled(batches.probe("eval", 0)).inputs
-        _silence(model, find_sites(model, {name: value[:1] for name, value in example.items()}))
+        _silence(model, sites_of(model, {name: value[:1] for name, value in example.items()}))
     return model
 
 

@@ -1,9 +1,10 @@
 """Batches through a model in eval mode: its quality, its agreement with the original, and its densities."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from types import TracebackType
+from typing import Any, NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -67,11 +68,24 @@ def answer(model: nn.Module, inputs: dict[str, Tensor]) -> Answer:
     raise UsageError(f"{type(model).__name__} gives neither logits nor hidden states to judge it by: {fix}")
 
 
+class Observer(Protocol):
+    """Sees what a model computes while it is open, and adds up what all processes of torch.distributed saw."""
+
+    def __enter__(self) -> Any: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> bool | None: ...
+
+    def all_reduce(self) -> None: ...
+
+
 class Evaluation:
     """Quality and densities of one model in eval mode, summed over batches.
 
     `kept` counts the maps as the down projections see them and `natural`, if asked for, as they are before the
     selection in force; `statistics` are those of `watch`. `agreement` compares with the answers of an original model.
+    `observers` are open while the model answers, and `run` adds up what those of all processes saw.
     """
 
     def __init__(
@@ -82,21 +96,28 @@ class Evaluation:
         statistics: Sequence[str] = (),
         has_natural: bool = False,
         quality: Quality | None = None,
+        observers: Sequence[Observer] = (),
     ) -> None:
         self._model, self.sites = model, list(sites)
         self.quality, self.agreement = quality or Quality(adaptive=False), Agreement()
         self.natural = watch(model, self.sites, before_selection=True) if has_natural else None
         self.kept = watch(model, self.sites, statistics)
         self._probes = [self.kept] if self.natural is None else [self.natural, self.kept]
+        self._observers: list[Observer] = [*self._probes, *observers] if self.sites else []
 
     @torch.no_grad()
     def answer(self, batch: Batch) -> Answer:
         """The model's answer, its densities counted; the model is left in eval mode."""
+        with self._observed():
+            return answer(self._model, batch.inputs)
+
+    @contextmanager
+    def _observed(self) -> Iterator[None]:
         self._model.eval()
         with ExitStack() as stack:
-            for probe in self._probes if self.sites else ():
-                stack.enter_context(probe)
-            return answer(self._model, batch.inputs)
+            for observer in self._observers:
+                stack.enter_context(observer)
+            yield
 
     @torch.no_grad()
     def add(self, batch: Batch, original: Answer | None = None) -> Answer:
@@ -114,6 +135,7 @@ class Evaluation:
         if original is not None:
             self.agreement.update(rows[places], original.values.flatten(0, -2)[places], is_logits=found.is_logits)
 
+    @torch.no_grad()
     def run(self, batches: Iterable[Batch], *, is_shared: bool = False) -> Self:
         """Add batches, moved to the model's device.
 
@@ -122,16 +144,21 @@ class Evaluation:
         """
         number, count = (process_number(), num_processes()) if is_shared else (0, 1)
         device = next(self._model.parameters()).device
+        if count == 1:  # hooks cost as much as a small batch: once for all
+            with self._observed():
+                for batch in batches:
+                    mine = batch.rows(slice(None), device)
+                    self.count(mine, answer(self._model, mine.inputs))
+            return self
         for batch in batches:
             mine = batch.rows(slice(number, None, count), device)
             if len(next(iter(mine.inputs.values()))):
                 self.add(mine)
             else:
                 Evaluation(self._model).answer(batch.rows(slice(1), device))
-        if count > 1:
-            self.quality.all_reduce()
-            for probe in self._probes:
-                probe.all_reduce()
+        self.quality.all_reduce()
+        for observer in self._observers:
+            observer.all_reduce()
         return self
 
     @property

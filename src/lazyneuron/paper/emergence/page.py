@@ -5,7 +5,12 @@ from dataclasses import replace
 
 from lazyneuron.pages.charts import Figure
 from lazyneuron.pages.section import Part, unique_ids
-from lazyneuron.pages.training_charts import density_by_layer, density_over_training
+from lazyneuron.pages.training_charts import (
+    density_by_layer,
+    density_over_training,
+    idle_over_training,
+    inputs_over_training,
+)
 from lazyneuron.paper.emergence import DENSEST, MEAN, SPARSEST
 from lazyneuron.paper.results import Member, Results, family
 from lazyneuron.paper.sweep_charts import density_by_setting, setting_text
@@ -18,7 +23,7 @@ _FIG1_LEVELS = [
 
 
 def add(part: Part, results: Results, name: str) -> None:
-    """Add density over the steps, for Figure 2a by layer at the end, for Figure 2b of both kinds of data."""
+    """Add density and idle neurons over the steps; for Figure 2a by layer at the end, 2b of both kinds of data."""
     layers, trained = density_by_setting(results, name), results.trained
     if results.name == "fig2b":
         stems = unique_ids([member.run.name for member in trained])
@@ -37,5 +42,8 @@ def _over_training(members: Sequence[Member], name: str, levels: Sequence[tuple[
     found = []
     for member in members:
         run = replace(member.run, name=setting_text(member.setting))
-        found.append(density_over_training(run, f"{name}-steps-{stems[member.run.name]}", levels=levels))
+        stem = stems[member.run.name]
+        found.append(density_over_training(run, f"{name}-steps-{stem}", levels=levels))
+        found.append(idle_over_training(run, f"{name}-idle-{stem}"))
+        found.append(inputs_over_training(run, f"{name}-inputs-{stem}"))
     return [figure for figure in found if figure]

@@ -23,11 +23,12 @@ FIRST, OTHERS, PAPER = "first layer", "other layers", "the paper: T5-Base, first
 def add(part: Part, results: Results, name: str) -> None:
     """Add the chart and the table of each firing run."""
     for run in results.studies("firing"):
-        part.figures += filter(None, [firing_by_rank(run, name)])
-        part.tables += filter(None, [numbers(run)])
+        model = ", ".join(map(results.model, run.config.get("of", ()))) or run.name
+        part.figures += filter(None, [firing_by_rank(run, name, model)])
+        part.tables += filter(None, [numbers(run, model), by_layer(run, model)])
 
 
-def firing_by_rank(run: Run, name: str) -> Figure | None:
+def firing_by_rank(run: Run, name: str, model: str) -> Figure | None:
     """Share of tokens for which each neuron is active, most active first; a line for each layer and seed."""
     rows = _curves(run)
     if not rows:
@@ -58,8 +59,8 @@ def firing_by_rank(run: Run, name: str) -> Figure | None:
     tokens = max(row["num_tokens"] or 0 for row in rows)
     zeros = ' Neurons that were never active lie along its foot, marked "never".' if 0 in rates else ""
     return Figure(
-        name=f"{name}-firing",
-        title="How often each neuron fires",
+        name=f"{name}-{run.name}",
+        title=f"How often each neuron fires: {model}",
         caption=f"Neurons of each layer from the most to the least active, over {tokens:,} tokens of training data; "
         f"the upright axis is logarithmic. A line for each layer and seed, the first layer thick.{zeros} Diamonds: "
         "what the paper states of the first encoder layer of a pretrained T5-Base.",
@@ -87,8 +88,8 @@ def _curves(run: Run) -> list[Row]:
     return rows
 
 
-def numbers(run: Run) -> Table | None:
-    """How the first encoder layer's neurons fire, beside what the paper says of it."""
+def numbers(run: Run, model: str) -> Table | None:
+    """How the first layer's neurons fire, beside what the paper says of T5's first encoder layer."""
     first = [r for r in run.records if r.layer == 0 and r.stack in ("encoder", "")]
 
     def by_seed(what: str, x: float | None = None) -> dict[int, float]:
@@ -107,4 +108,22 @@ def numbers(run: Run) -> Table | None:
         for (text, reported), found in zip(FIG3.numbers, values, strict=True)
     ]
     note = f"Shares of neurons or of tokens. {RANGE}"
-    return table("In numbers", ["first encoder layer"], ["the paper", "here (%)"], rows, note)
+    return table(f"In numbers: {model}", ["first layer"], ["the paper", "here (%)"], rows, note)
+
+
+def by_layer(run: Run, model: str) -> Table | None:
+    """How many neurons of each layer never fire, and fire for less than 1 and 10 % of the tokens."""
+    rows = []
+    layers = {record.site: record for record in run.pick("never_fired")}
+    for site, place in layers.items():
+        own = [record for record in run.records if record.site == site]
+        found = [
+            over_seeds(r for r in own if r.what == what and (x is None or r.x == x))
+            for what, x in (("never_fired", None), ("fires_below", 0.01), ("fires_below", 0.1))
+        ]
+        cells = [
+            cell(spread(values.values()), scale, ".3g") for values, scale in zip(found, (1, 100, 100), strict=True)
+        ]
+        rows.append([f"{place.stack} layer {place.layer}".strip(), *cells, f"{place.num_tokens or 0:,}"])
+    titles = ["neurons that\nnever fire", "fire < 1 % of\nthe time (%)", "fire < 10 % of\nthe time (%)"]
+    return table(f"All layers: {model}", ["layer"], [*titles, "tokens"], rows, RANGE)
