@@ -28,8 +28,8 @@ class Reproduce(Options, Command):
 
     scales:
       smoke   seconds each: does it run?
-      quick   minutes a training, one seed, data that ships with Python and scikit-learn
-      laptop  all recipes, 3 to 10 seeds, some hours on two CPU cores; Fashion-MNIST, State of the Union addresses
+      quick   minutes a training, one seed, data that ships with Python and Pillow
+      laptop  all recipes, 3 to 10 seeds, some hours on two CPU cores; DejaVu letters, State of the Union addresses
       paper   the paper's own shapes and data, on GPUs (lazyneuron[hub], torchrun)
 
     examples:
