@@ -2,12 +2,15 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Literal
 
 from lazyneuron.paper.claim import Claim, Condition, Records, Seen
 from lazyneuron.paper.density_claims import collapse, mean_density, middle_density
 from lazyneuron.paper.mlps_used import final_quality
+from lazyneuron.paper.runs import T5Task, Training
+from lazyneuron.paper.trainings import without_mlps
 from lazyneuron.records.record import Record
 
 QUALITY_GAP = 0.005
@@ -88,3 +91,9 @@ def comparison(
         control_by=control_by,
         needs=needs,
     )
+
+
+def if_mlps_are_used(dense: Training, *claims: Claim) -> tuple[Claim, ...]:
+    """The claims, judged only where a training clearly beats its control without MLPs: a T5 by loss."""
+    control, by = (dense.name, without_mlps(dense).name), "loss" if isinstance(dense.task, T5Task) else "accuracy"
+    return tuple(replace(claim, control=control, control_by=by) for claim in claims)

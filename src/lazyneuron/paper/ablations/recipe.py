@@ -12,13 +12,13 @@ from lazyneuron.paper.ablations import ACTIVATION, FIG5A, FIG5B, FIG5C, GELU, MI
 from lazyneuron.paper.ablations.by_heart import if_memorised, memorised
 from lazyneuron.paper.ablations.rates import OPTIMIZERS as CHOSEN
 from lazyneuron.paper.claim import Claim
-from lazyneuron.paper.comparison_claims import QUALITY_GAP, comparison, difference, tested
+from lazyneuron.paper.comparison_claims import QUALITY_GAP, comparison, difference, if_mlps_are_used, tested
 from lazyneuron.paper.density_claims import half_active_at_start, sparsity_emerges, sparsity_emerges_in
 from lazyneuron.paper.lines import NOISE, OTHERS, under
 from lazyneuron.paper.options import Scale
 from lazyneuron.paper.recipe import Recipe
 from lazyneuron.paper.runs import Training
-from lazyneuron.paper.trainings import image_task, mlp_training, t5, varied, vit
+from lazyneuron.paper.trainings import image_task, mlp_training, t5, varied, vit, without_mlps
 
 RANDOM_LABELS = (0.5, 0.7, 1.0)
 _DECAY = 0.1
@@ -225,7 +225,7 @@ def optimizers(scale: Scale) -> Recipe:
 
 
 def activation(scale: Scale) -> Recipe:
-    """Costs a training with GELU of ViT and of T5.
+    """Costs a training with GELU of ViT and of T5, and their controls.
 
     | | paper | here |
     | --- | --- | --- |
@@ -236,10 +236,13 @@ def activation(scale: Scale) -> Recipe:
     image_gelu, text_gelu = (varied(run, "gelu", hidden_act="gelu") for run in (image, text))
     return Recipe(
         experiment=ACTIVATION,
-        runs=(image, image_gelu, text, text_gelu),
-        claims=(relu_costs_little(image.name, image_gelu.name), relu_costs_little(text.name, text_gelu.name)),
+        runs=(image, image_gelu, without_mlps(image), text, text_gelu, without_mlps(text)),
+        claims=(
+            *if_mlps_are_used(image, relu_costs_little(image.name, image_gelu.name)),
+            *if_mlps_are_used(text, relu_costs_little(text.name, text_gelu.name)),
+        ),
         setting="activation",
-        settings=("ViT, ReLU", "ViT, GELU", "T5, ReLU", "T5, GELU"),
+        settings=("ViT, ReLU", "ViT, GELU", "ViT, no MLPs", "T5, ReLU", "T5, GELU", "T5, no MLPs"),
     )
 
 

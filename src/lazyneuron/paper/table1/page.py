@@ -159,7 +159,7 @@ def relative_errors(results: Results, run: Run, name: str) -> Figure | None:
 def reliability(results: Results, name: str) -> Figure | None:
     """Accuracy by confidence on natural held-out images: a line for each model trained on true labels, and seed."""
     rows: list[Row] = []
-    for member in results.trained:
+    for member in _vits(results):
         if (member.run.config.get("task") or {}).get("random_labels"):
             continue
         for record in member.run.tested("reliability"):
@@ -194,10 +194,16 @@ def reliability(results: Results, name: str) -> Figure | None:
     )
 
 
+def _vits(results: Results) -> list[Member]:
+    """The ViTs that were compared, without the control that has no MLPs."""
+    vits = [member for member in results.trained if family(member.run) == "ViT"]
+    return [member for member in vits if (member.run.config.get("task") or {}).get("mlps") != "none"]
+
+
 def table1(results: Results) -> Table | None:
     """The paper's Table 1, and below it what was seen here in the same layout; differences are paired by seed."""
     studies = results.studies("robustness")
-    trained = [m for m in results.trained if family(m.run) == "ViT"]
+    trained = _vits(results)
 
     def noise_of(member: Member) -> float:
         return round(100 * (member.run.config.get("task") or {}).get("random_labels", 0.0))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from lazyneuron.paper.claim import Claim, Condition, Records, Seen
-from lazyneuron.paper.comparison_claims import QUALITY_GAP, comparison, difference, tested
+from lazyneuron.paper.comparison_claims import QUALITY_GAP, comparison, difference, if_mlps_are_used, tested
 from lazyneuron.paper.corruptions.corruption import CORRUPTIONS as ALL_CORRUPTIONS
 from lazyneuron.paper.lines import ROBUST, under
 from lazyneuron.paper.options import Scale
@@ -13,7 +13,7 @@ from lazyneuron.paper.runs import Training
 from lazyneuron.paper.table1 import CORRUPTIONS, HEAD, ROWS, TABLE1
 from lazyneuron.paper.table1.memorised import Memorised
 from lazyneuron.paper.table1.run import Robustness
-from lazyneuron.paper.trainings import few_images, varied, with_topk
+from lazyneuron.paper.trainings import few_images, varied, with_topk, without_mlps
 from lazyneuron.records.record import Record
 
 DENSITY = 128 / 3072
@@ -23,7 +23,7 @@ NOISES = {"gaussian_noise": "Gaussian", "impulse_noise": "impulse", "shot_noise"
 
 
 def table1(scale: Scale) -> Recipe:
-    """Costs six trainings of `few_images` and the evaluation under three corruptions.
+    """Costs six trainings of `few_images`, a control, and the evaluation under three corruptions.
 
     Dense and Top-k differ in the selection alone. Beside what differs there:
 
@@ -47,21 +47,23 @@ def table1(scale: Scale) -> Recipe:
     return Recipe(
         experiment=TABLE1,
         num_seeds=10,
-        runs=(*trainings, robustness, memorised),
-        claims=(
+        runs=(*trainings, without_mlps(run), robustness, memorised),
+        claims=if_mlps_are_used(
+            run,
             topk_natural(*names[0]),
-            *under(ROBUST, *(topk_label_noise(*names[percent], percent) for percent in (40, 80))),
-            topk_noise_gains_grow(names[80], names[40]),
             *under(
                 ROBUST,
+                topk_label_noise(*names[40], 40),
+                topk_label_noise(*names[80], 80),
                 *(topk_input_noise("robustness", *names[0], noise) for noise in NOISES),
                 topk_calibration(*names[0]),
             ),
+            topk_noise_gains_grow(names[80], names[40]),
         ),
         setting="training",
         settings=(
             *("ViT", "Top-k ViT", "ViT, 40 %", "Top-k ViT, 40 %", "ViT, 80 %", "Top-k ViT, 80 %"),
-            *("input noise", "labels learned by heart"),
+            *("ViT, no MLPs", "input noise", "labels learned by heart"),
         ),
     )
 
@@ -91,7 +93,7 @@ def corruptions(scale: Scale) -> Recipe:
         experiment=CORRUPTIONS,
         num_seeds=10,
         runs=(study,),
-        claims=(topk_all_corruptions("corruptions", sparse.name, run.name),),
+        claims=if_mlps_are_used(run, topk_all_corruptions("corruptions", sparse.name, run.name)),
     )
 
 

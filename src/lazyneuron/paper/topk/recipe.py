@@ -1,12 +1,12 @@
 """Section 4: T5 and ViT that keep k neurons per token in training, over k, against the dense models."""
 
 from lazyneuron.paper.claim import Claim, Records, Seen
-from lazyneuron.paper.comparison_claims import QUALITY_GAP, comparison, difference, tested
+from lazyneuron.paper.comparison_claims import QUALITY_GAP, comparison, difference, if_mlps_are_used, tested
 from lazyneuron.paper.lines import TOPK, under
 from lazyneuron.paper.options import Scale
 from lazyneuron.paper.recipe import Recipe
 from lazyneuron.paper.topk import COST, TOPK_ACCURACY
-from lazyneuron.paper.trainings import t5, varied, vit, with_topk
+from lazyneuron.paper.trainings import t5, varied, vit, with_topk, without_mlps
 
 DENSITIES = {"smoke": (0.08, 0.04, 0.01), "paper": tuple(k / 3072 for k in (1536, 768, 256, 128, 64, 32))}
 _DENSITIES = (0.08, 0.04, 0.02, 0.01)
@@ -17,7 +17,7 @@ _REPORTED = {dense: f"about {-COST / 100:.3f} ({k})" for dense, k in (("t5", "k 
 
 
 def topk_accuracy(scale: Scale) -> Recipe:
-    """Costs four trainings each of T5 and ViT, and four short ones that check k = d_ff.
+    """Costs four trainings each of T5 and ViT, their controls, and four short ones that check k = d_ff.
 
     Beside what differs in `t5` and `vit`:
 
@@ -38,12 +38,12 @@ def topk_accuracy(scale: Scale) -> Recipe:
         claims += [
             *(at_most_k(run.name) for run in sparse),
             sparse_from_start(enough.name),
-            *under(TOPK, topk_enough(enough.name, dense.name, _REPORTED[dense.name])),
-            smaller_k_costs_more(sparse[-1].name, enough.name),
+            *under(TOPK, *if_mlps_are_used(dense, topk_enough(enough.name, dense.name, _REPORTED[dense.name]))),
+            *if_mlps_are_used(dense, smaller_k_costs_more(sparse[-1].name, enough.name)),
         ]
-        claims += [topk_loss(enough.name, dense.name)] if dense.name == "t5" else []
-        runs += [dense, *sparse]
-        settings += [100.0, *(100 * density for density in densities)]
+        claims += if_mlps_are_used(dense, topk_loss(enough.name, dense.name)) if dense.name == "t5" else []
+        runs += [dense, *sparse, without_mlps(dense)]
+        settings += [100.0, *(100 * density for density in densities), "no MLPs"]
     claims += [topk_all_is_dense(one.name, run.name) for one, run in zip(whole, short, strict=True)]
     return Recipe(
         experiment=TOPK_ACCURACY,
