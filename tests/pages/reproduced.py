@@ -45,8 +45,9 @@ EXPERIMENTS: dict[str, tuple[str, str, str, list[str], list[str | float]]] = {
     "table1": (
         "More robust", "Table 1", "training",
         ["vit", "vit-top4pct", "vit-labels40", "vit-labels40-top4pct", "vit-labels80", "vit-labels80-top4pct",
-         "robustness", "memorised"],
-        ["ViT", "Top-k ViT", "ViT, 40 %", "Top-k ViT, 40 %", "ViT, 80 %", "Top-k ViT, 80 %", "input noise", "labels"],
+         "vit-nomlp", "robustness", "memorised"],
+        ["ViT", "Top-k ViT", "ViT, 40 %", "Top-k ViT, 40 %", "ViT, 80 %", "Top-k ViT, 80 %", "ViT, no MLPs",
+         "input noise", "labels"],
     ),
     "mixer": ("The Mixer too", "Appendix B", "model", ["mixer"], ["MLP-Mixer"]),
     "activation": ("ReLU costs little", "Section 2", "activation", ["t5", "t5-gelu"], ["T5, ReLU", "T5, GELU"]),
@@ -77,6 +78,7 @@ def training_config(name: str, seed: int) -> dict[str, Any]:
     task: dict[str, Any] = {"size": "tiny", "num_layers": num_layers or None, "d_ff": d_ff}
     if model != "t5":
         task |= {"model": model, "random_labels": noise, "images": "digits"}
+        task["mlps"] = "none" if name.endswith("-nomlp") else "dense"
     config = {"kind": "training", "seed": seed, "name": name, "task": task, "num_steps": STEPS[-1]}
     return config | ({"selection": {"kind": "topk", "density": kept}} if kept < 1 else {})
 

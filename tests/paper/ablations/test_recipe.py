@@ -92,3 +92,10 @@ def test_an_optimizer_like_the_shared_one_is_the_shared_run(monkeypatch):
     shared = replace(vit("smoke"), learning_rate=how.rate, weight_decay=how.weight_decay)
     monkeypatch.setattr(recipe, "vit", lambda scale: shared)
     assert [one.name for one in recipe.optimizers("smoke").runs] == ["vit-adam", "vit", "vit-sgd", "vit-adafactor"]
+
+
+def test_relu_is_compared_with_gelu_where_the_mlps_are_used():
+    made = recipe.activation("laptop")
+    assert [claim.control for claim in made.claims] == [("vit", "vit-nomlp"), ("t5", "t5-nomlp")]
+    assert [claim.control_by for claim in made.claims] == ["accuracy", "loss"]
+    assert {"vit-nomlp", "t5-nomlp"} <= {run.name for run in made.runs}

@@ -36,3 +36,10 @@ def test_accuracy_is_compared_with_exact_topk(exact, expected):
     seed = {"a": [at_the_end("accuracy", 0.8)], "b": [at_the_end("accuracy", exact)]}
     found = verdict(recipe.statistical_is_enough("a", "b"), seed, seed)
     assert (found.verdict, found.on) == (expected, "a against b")
+
+
+def test_accuracy_is_judged_where_the_mlps_are_used():
+    made = recipe.statistical_topk("laptop")
+    gates = {claim.name: claim.control for claim in made.claims if claim.control}
+    assert gates == {"statistical-is-enough": ("vit", "vit-nomlp")}
+    assert "vit-nomlp" in {run.name for run in made.runs}

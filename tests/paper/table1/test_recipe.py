@@ -68,7 +68,8 @@ def test_calibration_is_judged_on_a_model_that_is_overconfident(errors, expected
 @pytest.mark.parametrize("scale", ["smoke", "quick", "laptop", "paper"])
 def test_dense_and_topk_differ_in_the_selection_alone(scale):
     runs = {run.name: run for run in recipe.table1(scale).runs}
-    dense = [run for name, run in runs.items() if isinstance(run, Training) and run.selection is None]
+    control = next(name for name in runs if name.endswith("-nomlp"))
+    dense = [run for name, run in runs.items() if isinstance(run, Training) and not run.selection and name != control]
     assert [image_task(run).random_labels for run in dense] == [0, 0.4, 0.8]
     for run in dense:
         topk = runs[f"{run.name}-top4.17pct"]
@@ -77,7 +78,9 @@ def test_dense_and_topk_differ_in_the_selection_alone(scale):
         assert topk.selection.to_dict() == {"kind": "topk", "density": 128 / 3072}
     assert runs["robustness"].constants == "ImageNet-C"
     assert runs["robustness"].of == (dense[0], runs[f"{dense[0].name}-top4.17pct"])
-    assert {run.name for run in runs["memorised"].of} == runs.keys() - {"robustness", "memorised"}
+    assert {run.name for run in runs["memorised"].of} == runs.keys() - {"robustness", "memorised", control}
+    assert control == f"{dense[0].name}-nomlp"
+    assert {(c.control, c.control_by) for c in recipe.table1(scale).claims} == {((dense[0].name, control), "accuracy")}
 
 
 def test_at_scale_laptop_few_images_are_seen_often():

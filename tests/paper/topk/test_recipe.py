@@ -68,3 +68,16 @@ def test_t5_is_judged_by_accuracy_and_by_loss_at_the_same_k(scale):
     assert by_name["topk-is-enough-by-loss"] == [t5]
     assert t5.endswith("against t5")
     assert vit.endswith("against vit")
+
+
+def test_quality_is_judged_where_each_family_uses_its_mlps():
+    made = recipe.topk_accuracy("laptop")
+    gates = {(claim.name, claim.control, claim.control_by) for claim in made.claims if claim.control}
+    assert gates == {
+        ("topk-is-enough", ("t5", "t5-nomlp"), "loss"),
+        ("topk-is-enough-by-loss", ("t5", "t5-nomlp"), "loss"),
+        ("smaller-k-costs-more", ("t5", "t5-nomlp"), "loss"),
+        ("topk-is-enough", ("vit", "vit-nomlp"), "accuracy"),
+        ("smaller-k-costs-more", ("vit", "vit-nomlp"), "accuracy"),
+    }
+    assert {"t5-nomlp", "vit-nomlp"} <= {run.name for run in made.runs}
