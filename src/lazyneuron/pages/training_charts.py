@@ -28,15 +28,16 @@ NEURONS = {
     "hot_90": "make up 90 % of the activity",
     "hot_99": "make up 99 % of the activity",
 }
-IDLE: dict[tuple[str, float | None], str] = {
-    ("never_fired", None): "never active (% of the neurons)",
-    ("fires_below", 0.01): "active at < 1 % of the tokens (% of the neurons)",
+Shares = dict[tuple[str, float | None], tuple[str, str]]
+"""What to draw with its `x`, the title of its panels and that of their upright axis."""
+IDLE: Shares = {
+    ("never_fired", None): ("never active", "share of neurons (%)"),
+    ("fires_below", 0.01): ("active at < 1 % of the tokens", "share of neurons (%)"),
 }
-INPUTS: dict[tuple[str, float | None], str] = {
-    ("mean_share", None): "share of the inputs' mean in their square (%)",
-    ("input_share", None): "activity that is due to the example (%)",
+INPUTS: Shares = {
+    ("mean_share", None): ("common mean of the inputs", "share of their square (%)"),
+    ("input_share", None): ("activity due to the example", "share of its variance (%)"),
 }
-"""What to draw with its `x`, and the title of its panel."""
 SPLITS = {"train": "training data", "eval": "evaluation data", "": "all data"}
 
 
@@ -95,7 +96,7 @@ def idle_over_training(run: Run, name: str) -> Figure | None:
         IDLE,
         title="Idle neurons while training",
         caption="Share of each layer's neurons that fire for none of the tokens, and for less than 1 % of them, on the "
-        "same held-out data as the density. A layer whose neurons are dead is not sparse. Zeros stand at the foot.",
+        "held-out data of each step measured. A layer whose neurons are dead is not sparse. Zeros stand at the foot.",
     )
 
 
@@ -112,19 +113,17 @@ def inputs_over_training(run: Run, name: str) -> Figure | None:
     )
 
 
-def _shares_over_training(
-    run: Run, name: str, shares: dict[tuple[str, float | None], str], *, title: str, caption: str
-) -> Figure | None:
+def _shares_over_training(run: Run, name: str, shares: Shares, *, title: str, caption: str) -> Figure | None:
     """A panel for each share and stack, a line for each layer and seed; held-out data of the probe steps."""
     color, panels = alt.Color("layer:O", title="layer", sort="ascending"), []
-    for (what, x_value), label in shares.items():
+    for (what, x_value), (label, axis) in shares.items():
         rows = [_density_row(run, r) for r in run.pick(what) if r.split == "eval" and r.x == x_value]
         for stack, part in grouped(rows, "stack"):
-            x, y = step_axis(_last(part)), _percent_axis(rows, label)
+            x, y = step_axis(_last(part)), _percent_axis(rows, axis)
             shown = [*tooltips("stack", "layer", "site", "step", "num_tokens"), *tooltips(*seed_field(rows))]
-            shown.append(tooltip("percent", label, ".4~g"))
+            shown.append(tooltip("percent", axis, ".4~g"))
             marks = lines_with_ranges(part, x, y, color, shown, detail=["seed:N", "site:N"], size=26)
-            panels.append(layered(marks, " · ".join(filter(None, [label.partition(" (")[0], stack]))))
+            panels.append(layered(marks, " · ".join(filter(None, [label, stack]))))
     if not panels:
         return None
     spec = concat(panels, pick="layer", legend_columns=6)
