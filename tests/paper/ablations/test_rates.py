@@ -31,7 +31,7 @@ def test_every_rate_of_every_optimizer_is_tried_with_nothing_else_changed():
     for (name, rate), run in tried.items():
         how = rates.OPTIMIZERS[name]
         assert (run.learning_rate, run.optimizer, run.weight_decay) == (rate, how.optimizer, how.weight_decay)
-        assert (run.num_steps, run.batch_size, run.task) == (4000, 8, base.task)
+        assert (run.num_steps, run.batch_size, run.task) == (4000, base.batch_size, base.task)
 
 
 def test_the_chosen_rate_was_tried_and_the_seed_is_no_scales_own():

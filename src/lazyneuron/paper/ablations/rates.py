@@ -2,7 +2,8 @@
 
     python -m lazyneuron.paper.ablations.rates runs/rates
 
-trains scale laptop's ViT with every rate tried, resumes what is there, and prints the losses. docs/log.md has them.
+trains scale laptop's ViT for 4,000 steps with every rate tried, resumes what is there, and prints the losses.
+docs/log.md has them, and says which rates stand for a choice that is still to be made.
 """
 
 import math
@@ -20,7 +21,7 @@ from lazyneuron.records.folder import RunFolder, cache_folder
 
 SEED = 100
 """No claim is judged on it."""
-_NUM_STEPS, _BATCH_SIZE = 4000, 8
+_NUM_STEPS = 4000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +52,7 @@ OPTIMIZERS = {
 
 def candidates(base: Training) -> dict[tuple[str, float], Training]:
     """A short training like `base` for each optimizer and each rate tried."""
-    short = varied(base, "rates", num_steps=_NUM_STEPS, batch_size=_BATCH_SIZE, num_probes=6)
+    short = varied(base, "rates", num_steps=_NUM_STEPS, num_probes=6)
     return {
         (name, rate): how.on(short, f"{name}-{rate:g}", rate) for name, how in OPTIMIZERS.items() for rate in how.rates
     }
