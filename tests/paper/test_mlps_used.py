@@ -2,8 +2,11 @@
 
 import pytest
 
+from lazyneuron.paper.comparison_claims import if_mlps_are_used
+from lazyneuron.paper.density_claims import few_active
 from lazyneuron.paper.mlps_used import final_quality, why_unused
-from tests.paper.records import at_the_end, density
+from lazyneuron.paper.trainings import t5, vit
+from tests.paper.records import at_the_end, density, run, verdict
 
 
 def seeds(*pairs, what="accuracy", control="vit-nomlp"):
@@ -42,6 +45,15 @@ def test_only_seeds_that_both_have_are_compared():
     lacking = [{"vit": [at_the_end("accuracy", 0.1)]}, {"vit-nomlp": [at_the_end("accuracy", 0.99)]}]
     assert why_unused("vit", "vit-nomlp", "accuracy", both + lacking) == ""
     assert why_unused("vit", "vit-nomlp", "accuracy", lacking).endswith("the control vit-nomlp has no records")
+
+
+def test_claims_on_quality_are_judged_where_the_dense_model_beats_the_same_without_mlps():
+    (claim,) = if_mlps_are_used(vit("laptop"), few_active("vit"))
+    assert (claim.control, claim.control_by) == (("vit", "vit-nomlp"), "accuracy")
+    records = {"vit": [*run([0.5], [0.1]), at_the_end("accuracy", 0.9)], "vit-nomlp": [at_the_end("accuracy", 0.8)]}
+    assert verdict(claim, records).verdict == "holds"
+    assert verdict(claim, records | {"vit-nomlp": [at_the_end("accuracy", 0.895)]}).verdict == "cannot tell"
+    assert if_mlps_are_used(t5("laptop"), few_active("t5"))[0].control_by == "loss"
 
 
 def test_quality_is_that_of_all_held_out_data_in_order():
