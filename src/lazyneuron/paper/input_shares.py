@@ -96,7 +96,7 @@ class InputShares:
         B, S, _ = h_BSF.shape
         counts = self._counts(site, S, h_BSF.device)
         # On a CPU three times as fast as a sum of booleans; float32 holds every number of examples of a batch.
-        counts[:S, :-1] += h_BSF.sign().abs_().sum(0, dtype=torch.float32).nan_to_num_().int()
+        counts[:S, :-1] += h_BSF.sign().abs_().sum(0, dtype=torch.float32).int()
         counts[:S, -1] += B
 
     def _counts(self, site: Site, length: int, device: torch.device) -> Tensor:
