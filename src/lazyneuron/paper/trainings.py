@@ -37,6 +37,7 @@ _QUICK_VIT = Training(
     weight_decay=0.1,
     clip_norm=1.0,
     num_probes=24,
+    probe_batches=40,
 )
 
 
