@@ -33,7 +33,7 @@ _QUICK_VIT = Training(
     learning_rate=2e-3,
     optimizer="adamw",
     schedule="linear",
-    warmup_steps=200,
+    warmup_steps=2000,
     weight_decay=0.1,
     clip_norm=1.0,
     num_probes=24,
@@ -96,7 +96,7 @@ def few_images(scale: Scale) -> Training:
     | epochs, steps | 90, 28,150 | 60, 18,750 |
     | batch | 4,096 | 16 |
     | optimizer | Adam, decay 0.3, clip 1 | AdamW, decay 0.1, clip 1 |
-    | rate | 3e-3 after 10,000 steps, linear to 1e-5 | 2e-3 after 500 steps, linear to 0 |
+    | rate | 3e-3 after 10,000 steps, linear to 1e-5 | 2e-3 after 2,000 steps, linear to 0 |
     | augmentation | random crop, flip | none |
     | loss, dropout | sigmoid with head bias -10, 0.1 | softmax, 0 |
     """
@@ -104,7 +104,7 @@ def few_images(scale: Scale) -> Training:
     if scale != "laptop":
         return run
     task = replace(image_task(run), augmentation=Augmentation(canvas=28), data_share=5000 / 13_440)
-    return replace(run, name="vit-few", task=task, num_steps=18_750, warmup_steps=500, probe_batches=64)
+    return replace(run, name="vit-few", task=task, num_steps=18_750, probe_batches=64)
 
 
 def few_texts(scale: Scale) -> Training:
@@ -172,7 +172,7 @@ def quarter_wide(run: Training) -> Training:
 def _smoke(run: Training, num_steps: int) -> Training:
     """The run cut to seconds, with probes and checkpoints to match."""
     cut = {"num_probes": 6, "probe_batches": 4, "test_examples": 200, "log_every": 10, "checkpoint_every": 20}
-    return replace(run, num_steps=num_steps, **cut)
+    return replace(run, num_steps=num_steps, warmup_steps=min(run.warmup_steps, num_steps // 4), **cut)
 
 
 def _full_size(run: Training) -> Training:
