@@ -28,6 +28,7 @@ def about(what, value, layer=1, split="test", step=100, **more):
         ([about("never_fired", 0.5, split="eval")], True),
         ([about("never_fired", 0.5, split="eval"), about("never_fired", 0.0)], False),
         ([about("never_fired", 0.5, split="eval", step=50), about("never_fired", 0.0, split="eval")], False),
+        ([about("never_fired", 0.0, split="eval"), about("never_fired", 0.5, split="eval", step=50)], False),
         ([about("never_fired", 0.5, split="eval", step=0)], False),
         ([about("fires_below", 0.9, x=0.01)], False),
     ],
