@@ -28,6 +28,8 @@ PARAMETERS_IN_MILLIONS = {
     "mixer": 59.9,
     "mlp": 2.1,
     "resnet": 0.34,
+    "vit-quarter": 44.1,
+    "t5-quarter": 138.0,
 }
 
 

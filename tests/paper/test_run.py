@@ -92,7 +92,7 @@ def test_jobs_are_each_run_once_per_seed_after_what_they_need_and_timing_last():
     for number, job in enumerate(jobs):
         assert job.needs <= set(names[:number])
     alone = jobs_of(find_recipes(["fig3"], "smoke"), Options(scale="smoke"))
-    assert [job.name for job in alone] == ["t5-seed0", "firing-seed0"]
+    assert [job.name for job in alone] == ["t5-seed0", "firing-seed0", "vit-seed0", "firing-vit-seed0"]
 
 
 def test_shared_runs_have_the_most_seeds_that_a_recipe_asks_for():
