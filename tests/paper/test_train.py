@@ -3,6 +3,7 @@
 import os
 import random
 import re
+import shutil
 import signal
 import time
 from dataclasses import replace
@@ -174,6 +175,45 @@ def test_an_interrupted_run_goes_on_bit_for_bit(small_run, tmp_path, cache, stop
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs the C++ compiler g++")
+@pytest.mark.parametrize("selection", [None, TopK(k=7)])
+def test_an_interrupted_compiled_run_goes_on_bit_for_bit(small_run, tmp_path, cache, monkeypatch, selection):
+    """Compiled, a run stays within rounding of the eager one; a warning would say that it was not."""
+    run, reports = replace(small_run, selection=selection), []
+    eager = run_to_end(run, tmp_path / "eager", cache).load_checkpoint()
+    monkeypatch.setattr("lazyneuron.paper.train.COMPILED_FROM_STEPS", 1)
+    whole = run_to_end(run, tmp_path / "whole", cache, report=reports.append)
+
+    def interrupt(progress):
+        reports.append(progress)
+        if progress.step == 6 and progress.density:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(StoppedError, match="stopped at step 6 of 12"):
+        run_to_end(run, tmp_path / "cut", cache, report=interrupt)
+    cut = run_to_end(run, tmp_path / "cut", cache, report=reports.append)
+    assert not any(progress.warning for progress in reports)
+    assert (cut.path / "records.jsonl").read_bytes() == (whole.path / "records.jsonl").read_bytes()
+    weights = [folder.load_checkpoint()["model"] for folder in (cut, whole)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert all(torch.allclose(weights[0][name], eager["model"][name], rtol=0.02, atol=0.02) for name in weights[0])
+    if selection is not None:
+        assert {r.value for r in whole.records() if r.what == "max_active"} == {7}
+
+
+def test_a_long_run_without_a_compiler_says_why_once_and_runs_eagerly(small_vit, tmp_path, cache, monkeypatch):
+    whole, seen = run_to_end(small_vit, tmp_path / "whole", cache), []
+    monkeypatch.setattr("lazyneuron.paper.train.COMPILED_FROM_STEPS", small_vit.num_steps)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "code"))
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (str(tmp_path / "none"),))
+    found = run_to_end(small_vit, tmp_path / "found", cache, report=seen.append)
+    (warning,) = [progress.warning for progress in seen if progress.warning]
+    assert warning.startswith("training is not compiled, which takes longer: ")
+    assert (found.path / "log.txt").read_text().count(warning) == 1
+    assert found.records() == whole.records()
+
+
 def test_worker_processes_change_no_bit(small_vit, tmp_path, cache):
     alone = run_to_end(small_vit, tmp_path / "0", cache).records()
     helped = run_to_end(replace(small_vit, num_workers=2), tmp_path / "2", cache).records()
@@ -236,7 +276,7 @@ def test_a_loss_that_is_not_finite_names_step_rate_and_checkpoint(small_vit, tmp
 
 
 def test_weights_that_are_not_finite_are_never_saved(small_vit, tmp_path, cache, monkeypatch):
-    def clip(parameters, norm):
+    def clip(parameters, norm, foreach):
         for parameter in parameters:
             parameter.grad.fill_(float("nan"))
 

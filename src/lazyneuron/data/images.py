@@ -242,33 +242,44 @@ class Augmentation:
 
 
 def image_batch(
-    images: Images, indices: np.ndarray, augmentation: Augmentation, rng: np.random.Generator
+    images: Images, indices: np.ndarray, augmentation: Augmentation, *rngs: np.random.Generator
 ) -> dict[str, Tensor]:
     """`pixel_values` float [B, C, canvas, canvas] in about [-1, 1] and `labels` [B] of the images at `indices` [B]."""
     pixels, labels = images.get(indices)
-    return {"pixel_values": augment(pixels, augmentation, rng), "labels": labels}
+    return {"pixel_values": augment(pixels, augmentation, *rngs), "labels": labels}
 
 
-def augment(pixels: Tensor, how: Augmentation, rng: np.random.Generator) -> Tensor:
+def augment(pixels: Tensor, how: Augmentation, *rngs: np.random.Generator) -> Tensor:
     """uint8 [B, C, H, W] to float [B, C, canvas, canvas], each image augmented independently.
 
     An image smaller than the canvas keeps its size on a black background; a larger one is shrunk to the canvas first.
+    Each of `rngs` draws for its share of the images: the same as for these alone.
     """
     x = pixels.float() / 255
     if x.shape[-1] > how.canvas:
         x = functional.interpolate(x, size=how.canvas, mode="area")
-    count, _, side, _ = x.shape
-    if how.rotation or how.scale or how.shift or how.canvas != side:
-        draw = torch.from_numpy(rng.uniform(-1, 1, (4, count))).float()
+    (count, channels, side, _), canvas, share = x.shape, how.canvas, len(x) // len(rngs)
+    is_moved, size = bool(how.rotation or how.scale or how.shift or canvas != side), (share, channels, canvas, canvas)
+    drawn = [
+        (
+            rng.uniform(-1, 1, (4, share)) if is_moved else None,
+            rng.random((share, 1, 1, 1)) if how.flip else None,
+            rng.standard_normal(size, dtype=np.float32) if how.noise else None,
+        )
+        for rng in rngs
+    ]
+    moves, flips, noises = zip(*drawn, strict=True)
+    if is_moved:
+        draw = torch.from_numpy(np.concatenate(moves, axis=1)).float()
         angle = draw[0] * math.radians(how.rotation)
-        zoom = (how.canvas / side) / (1 + draw[1] * how.scale)
+        zoom = (canvas / side) / (1 + draw[1] * how.scale)
         move = -draw[2:] * how.shift * 2 / side
         cos, sin = angle.cos() * zoom, angle.sin() * zoom
-        theta = torch.stack([torch.stack([cos, -sin, move[0]], 1), torch.stack([sin, cos, move[1]], 1)], 1)
-        grid = functional.affine_grid(theta, [count, x.shape[1], how.canvas, how.canvas], align_corners=False)
+        theta = torch.stack([cos, -sin, move[0], sin, cos, move[1]], 1).view(count, 2, 3)
+        grid = functional.affine_grid(theta, [count, channels, canvas, canvas], align_corners=False)
         x = functional.grid_sample(x, grid, padding_mode="zeros", align_corners=False)
     if how.flip:
-        x = torch.where(torch.from_numpy(rng.random((count, 1, 1, 1)) < 0.5), x.flip(-1), x)
+        x = torch.where(torch.from_numpy(np.concatenate(flips) < 0.5), x.flip(-1), x)
     if how.noise:
-        x = x + how.noise * torch.from_numpy(rng.standard_normal(x.shape, dtype=np.float32))
+        x = x + how.noise * torch.from_numpy(np.concatenate(noises))
     return x * 2 - 1

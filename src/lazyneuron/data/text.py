@@ -278,10 +278,8 @@ def _corrupted(
     tokens: np.ndarray, sentinels: np.ndarray, starts: np.ndarray, input_length: int, rng: np.random.Generator
 ) -> dict[str, Tensor]:
     length = spans.raw_length(input_length)
-    pairs = []
-    for start in starts:
-        piece = np.asarray(tokens[start : start + length], dtype=np.int64)
-        pairs.append(spans.corrupt(piece, spans.noise_mask(length, rng), sentinels, END))
-    inputs, targets = (torch.from_numpy(np.stack(part)) for part in zip(*pairs, strict=True))
+    pieces = np.asarray(tokens)[starts[:, None] + np.arange(length)].astype(np.int64)
+    masks = spans.noise_masks(len(starts), length, rng)
+    inputs, targets = map(torch.from_numpy, spans.corrupt_rows(pieces, masks, sentinels, END))
     shifted = torch.nn.functional.pad(targets[:, :-1], (1, 0), value=PAD)
     return {"input_ids": inputs, "decoder_input_ids": shifted, "labels": targets}

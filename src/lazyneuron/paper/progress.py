@@ -14,7 +14,10 @@ _SECONDS_BETWEEN_LINES = 20.0
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is: shown while it goes, never kept. `density` holds one fraction per layer, as last measured."""
+    """How far a run is: shown while it goes, never kept.
+
+    `density` holds one fraction per layer, as last measured; a `warning` gets a line of its own.
+    """
 
     name: str
     step: int
@@ -22,6 +25,7 @@ class Progress:
     loss: float | None = None
     density: tuple[float, ...] = ()
     note: str = ""
+    warning: str = ""
 
 
 @dataclass
@@ -57,6 +61,9 @@ class Display:
 
     def update(self, progress: Progress) -> None:
         """Move the run's bar, or print a line: at its start, its end, and now and then between."""
+        if progress.warning:
+            self.console.print(f"{progress.name}: {progress.warning}", highlight=False, markup=False, soft_wrap=True)
+            return
         text = _text(progress)
         if self.console.is_terminal:
             if progress.name not in self._tasks:

@@ -1,8 +1,8 @@
 """A task: a model to train and its batches, each a function of (seed, step), whatever the workers and restarts."""
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from lazyneuron.sites import Site, find_sites
 from lazyneuron.training.evaluation import Batch
 
 _TRAIN, _PROBE, _TEST = 0, 1, 2
+_IMAGES_AT_A_TIME = 512
 
 
 @dataclass(frozen=True)
@@ -67,19 +68,31 @@ class TextBatches:
 
 @dataclass(frozen=True)
 class ImageBatches:
-    """Batches of augmented images; probes walk through the held-out images in order, the same for every seed."""
+    """Batches of augmented images; probes walk through the held-out images in order, the same for every seed.
+
+    Small batches of training are made some steps at a time: always the same steps together, so that each keeps its
+    bits wherever a run resumes.
+    """
 
     run: Training
     task: ImageTask
     data: ImageData
     seed: int
+    _made: dict[int, dict[str, Tensor]] = field(default_factory=dict, compare=False, repr=False)
 
     def train(self, step: int) -> dict[str, Tensor]:
-        rng = np.random.default_rng((_TRAIN, self.seed, step))
         if self.task.pixels == "fresh":
-            return self._fresh(rng)
-        indices = rng.integers(0, len(self.data.train.labels), self.run.batch_size)
-        return image_batch(self.data.train, indices, self.augmentation, rng)
+            return self._fresh(np.random.default_rng((_TRAIN, self.seed, step)))
+        if step not in self._made:
+            count = max(1, _IMAGES_AT_A_TIME // self.run.batch_size)
+            first = step // count * count
+            rngs = [np.random.default_rng((_TRAIN, self.seed, s)) for s in range(first, first + count)]
+            drawn = [rng.integers(0, len(self.data.train.labels), self.run.batch_size) for rng in rngs]
+            made = image_batch(self.data.train, np.concatenate(drawn), self.augmentation, *rngs)
+            parts = {name: value.split(self.run.batch_size) for name, value in made.items()}
+            self._made.clear()
+            self._made.update({first + i: {name: parts[name][i] for name in parts} for i in range(count)})
+        return self._made[step]
 
     def probe(self, split: str, number: int) -> dict[str, Tensor]:
         rng = np.random.default_rng((_PROBE, number))
@@ -191,7 +204,7 @@ def sites_of(model: nn.Module, example: dict[str, Tensor]) -> list[Site]:
     return model.sites() if isinstance(model, ResNet) else find_sites(model, example)
 
 
-def forward(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+def forward(model: Callable[..., Any], batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """fp32 logits [N, V] and labels [N] of a batch, one row for each prediction."""
     inputs: dict[str, Any] = {name: value for name, value in batch.items() if name != "labels"}
     output = model(**inputs)
@@ -220,7 +233,9 @@ def rows_of_rank(batch: dict[str, Tensor], rank: int, num_ranks: int) -> dict[st
     return {name: value[rank::num_ranks] for name, value in batch.items()}
 
 
-def training_batches(batches: Batches, start: int, stop: int, rank: int, num_ranks: int) -> DataLoader:
-    """This rank's share of the batches of steps `start` to `stop` - 1, made ahead by the run's worker processes."""
-    steps = _Steps(batches, stop, rank, num_ranks)
-    return DataLoader(steps, batch_size=None, sampler=range(start, stop), num_workers=batches.run.num_workers)
+def training_batches(batches: Batches, start: int, stop: int, rank: int, num_ranks: int) -> Iterable[dict[str, Tensor]]:
+    """This rank's share of the batches of steps `start` to `stop` - 1, made by the run's worker processes if any."""
+    steps, order = _Steps(batches, stop, rank, num_ranks), range(start, stop)
+    if not batches.run.num_workers:
+        return map(steps.__getitem__, order)
+    return DataLoader(steps, batch_size=None, sampler=order, num_workers=batches.run.num_workers)

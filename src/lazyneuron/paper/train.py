@@ -1,6 +1,7 @@
 """Trainings of the paper's models: the model, its optimizer and its recorder in the loop."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -18,8 +19,12 @@ from lazyneuron.paper.runs import Training
 from lazyneuron.paper.task import Batches, build_model, forward, sites_of, training_batches
 from lazyneuron.records.folder import RunFolder
 from lazyneuron.records.record import Source, device_name
+from lazyneuron.training.adafactor import Adafactor
+from lazyneuron.training.compiled import NotCompiledError, compile_passes
 from lazyneuron.training.loop import Loop, learning_rate_at
-from lazyneuron.training.sharding import leave_at_exit, shard
+from lazyneuron.training.sharding import leave_at_exit, num_processes, shard
+
+COMPILED_FROM_STEPS = 2000
 
 
 def train(
@@ -36,6 +41,9 @@ def train(
 
     It stops, resumes and refuses a loss that is not finite as `Loop` does. Under torchrun all processes share each
     batch (DDP), with `sharded` the weights too (FSDP2).
+
+    One process on a CPU compiles the passes of trainings of 2,000 steps or more, which pay for the minute that takes;
+    where it cannot, a line in the log and on the console says why, and they run eagerly.
     """
     if folder.is_done():
         return
@@ -60,9 +68,9 @@ def train(
     # Without DDP around it: in its forward passes each process would wait for the others.
     model = accelerator.unwrap_model(prepared)
 
-    def loss_of(batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def loss_of(model: Callable[..., Any], batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         with accelerator.autocast():
-            logits, labels = forward(prepared, {name: value.to(accelerator.device) for name, value in batch.items()})
+            logits, labels = forward(model, {name: value.to(accelerator.device) for name, value in batch.items()})
         # This makes the mean over processes of their mean losses the mean over the whole batch.
         share = len(next(iter(batch.values()))) * num_ranks / run.batch_size
         loss = share * cross_entropy(logits, labels)
@@ -73,6 +81,14 @@ def train(
     source = Source.here(device_name(accelerator.device), torch.get_num_threads())
     parent: dict[str, Any] = {"recipe": run.name, "seed": seed, "source": source}
     recorder = Recorder(run, batches, folder, accelerator, report, model, sites, parent)
+    passes = None
+    if run.num_steps >= COMPILED_FROM_STEPS and accelerator.device.type == "cpu" and num_ranks == 1:
+        try:
+            passes = compile_passes(model.train(), loss_of, batches.train(0))
+        except NotCompiledError as error:
+            why = f"training is not compiled, which takes longer: {error}"
+            folder.log(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {why}")
+            report(Progress(run.name, 0, run.num_steps, warning=why))
     schedule: dict[str, Any] = {"peak": run.learning_rate, "schedule": run.schedule}
     schedule |= {"num_steps": run.num_steps, "warmup_steps": run.warmup_steps}
     Loop(
@@ -80,7 +96,8 @@ def train(
         model=model,
         optimizer=optimizer,
         batches=lambda start: training_batches(batches, start, run.num_steps, rank, num_ranks),
-        loss_of=loss_of,
+        loss_of=partial(loss_of, prepared),
+        passes=passes,
         folder=folder,
         num_steps=run.num_steps,
         learning_rate=partial(learning_rate_at, **schedule),
@@ -105,10 +122,11 @@ def _accelerator(device: str | None) -> Accelerator:
 
 
 def make_optimizer(run: Training, model: nn.Module) -> Optimizer:
-    """The optimizer that the run names, for this model."""
+    """The optimizer that the run names, for this model, in few operations where one process has the weights whole."""
+    is_fused = num_processes() == 1
     made: dict[str, Callable[..., Optimizer]] = {
-        "adafactor": torch.optim.Adafactor,
-        "adamw": torch.optim.AdamW,
-        "sgd": partial(torch.optim.SGD, momentum=0.9),
+        "adafactor": Adafactor,
+        "adamw": partial(torch.optim.AdamW, fused=is_fused),
+        "sgd": partial(torch.optim.SGD, momentum=0.9, fused=is_fused),
     }
     return made[run.optimizer](model.parameters(), lr=run.learning_rate, weight_decay=run.weight_decay)
