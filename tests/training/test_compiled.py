@@ -77,6 +77,14 @@ def test_passes_that_draw_are_not_the_eager_ones():
         compile_passes(model(dropout=0.5).train(), loss_of, batch(0))
 
 
+def test_a_pass_that_changes_buffers_is_not_compiled_and_leaves_them_alone():
+    trained = nn.Sequential(model(), nn.BatchNorm1d(3)).train()
+    before = {name: value.clone() for name, value in trained.state_dict().items()}
+    with pytest.raises(NotCompiledError, match=r"changes the model's buffers \(1.running_mean\)"):
+        compile_passes(trained, loss_of, batch(0))
+    assert all(torch.equal(value, before[name]) for name, value in trained.state_dict().items())
+
+
 def test_without_a_compiler_it_says_so_in_one_line(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr("torch._inductor.config.cpp.cxx", (str(tmp_path / "none"),))

@@ -29,8 +29,8 @@ def compile_passes(model: nn.Module, loss_of: LossOf, batch: Inputs) -> Callable
     are one graph, traced here with the hooks that are in force now. The code stays in PyTorch's cache on disk, so that
     only the first run of its kind waits for the compiler. The same code gives the same bits.
 
-    Raises NotCompiledError without a working compiler, or where loss or gradients on `batch` are not those of the eager
-    passes within rounding (as with dropout, whose draws are others).
+    Raises NotCompiledError without a working compiler, where a pass changes the model's buffers (batch norms), or where
+    loss or gradients on `batch` are not those of the eager passes within rounding (dropout has other draws).
     """
     names, weights = zip(*((n, p) for n, p in model.named_parameters() if p.requires_grad), strict=True)
     values, keys = [weight.detach() for weight in weights], list(batch)
@@ -43,13 +43,18 @@ def compile_passes(model: nn.Module, loss_of: LossOf, batch: Inputs) -> Callable
         return [total.detach(), loss.detach(), *torch.autograd.grad(total, own)]
 
     example = [*values, *(value.contiguous() for value in batch.values())]
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    expected = passes(*example)
+    if changed := [name for name, buffer in model.named_buffers() if not torch.equal(buffer, buffers[name])]:
+        for name, buffer in model.named_buffers():
+            buffer.copy_(buffers[name])
+        raise NotCompiledError(f"a training pass changes the model's buffers ({changed[0]})")
     try:
         run = _compiled(passes, example)
         found = run(*example)
     except Exception as error:  # whatever a compiler throws
         first = next(iter(str(error).strip().splitlines()), "")
         raise NotCompiledError(f"{type(error).__name__}: {first}") from error
-    expected = passes(*example)
     if (error := _difference(found, expected)) > _TOLERANCE:
         raise NotCompiledError(f"compiled passes differ from the eager ones by {error:.2g}")
 
