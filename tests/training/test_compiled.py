@@ -5,6 +5,7 @@ import shutil
 import pytest
 import torch
 from torch import nn
+from torch._inductor import config
 from torch.nn.functional import cross_entropy
 
 import lazyneuron as lazy
@@ -87,8 +88,8 @@ def test_a_pass_that_changes_buffers_is_not_compiled_and_leaves_them_alone():
 
 def test_without_a_compiler_it_says_so_in_one_line(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (str(tmp_path / "none"),))
-    with pytest.raises(NotCompiledError, match=r"^\w+: [^\n]+$"):
+    no_compiler = config.patch("cpp.cxx", (str(tmp_path / "none"),))
+    with no_compiler, pytest.raises(NotCompiledError, match=r"^\w+: [^\n]+$"):
         compile_passes(model(), loss_of, batch(0))
 
 

@@ -59,10 +59,10 @@ def _update(group: dict[str, Any], weights: list[Tensor], stack: dict[str, Tenso
     root, one_each = math.sqrt(weights[0].numel()), [-1] + [1] * weights[0].dim()
     steps = stack["step"].to(gradient.device)
     share = (steps ** group["beta2_decay"]).view(one_each)
-    sizes = torch.stack(torch._foreach_norm(weights)) / root
+    sizes = torch.stack(torch._foreach_norm(weights)) / root  # pyright: ignore[reportPrivateImportUsage]
     alpha = sizes.clamp_(min=group["eps"][1]) * steps.rsqrt().clamp_(max=rate)
     if group["weight_decay"]:
-        torch._foreach_mul_(weights, 1 - rate * group["weight_decay"])
+        torch._foreach_mul_(weights, 1 - rate * group["weight_decay"])  # pyright: ignore[reportPrivateImportUsage]
     square = gradient.square()
     if "variance" in stack:
         update = stack["variance"].lerp_(square, share).clamp(min=least * least)
@@ -73,4 +73,4 @@ def _update(group: dict[str, Any], weights: list[Tensor], stack: dict[str, Tenso
     update.rsqrt_().mul_(gradient)
     excess = update.flatten(1).norm(dim=1).div_(root * group["d"]).clamp_(min=1)
     update.mul_((alpha / excess).neg_().view(one_each))
-    torch._foreach_add_(weights, list(update.unbind()))
+    torch._foreach_add_(weights, list(update.unbind()))  # pyright: ignore[reportPrivateImportUsage]

@@ -74,7 +74,7 @@ def _compiled(passes: Callable[..., list[Tensor]], example: list[Tensor]) -> Cal
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         graph = make_fx(passes)(*example)
-        return torch._inductor.compile(graph, example, options=_OPTIONS)  # pyright: ignore[reportReturnType]
+        return torch._inductor.compile(graph, example, options=_OPTIONS)  # pyright: ignore[reportReturnType, reportArgumentType]
 
 
 def _difference(found: list[Tensor], expected: list[Tensor]) -> float:
