@@ -24,7 +24,7 @@ from lazyneuron.training.compiled import NotCompiledError, compile_passes
 from lazyneuron.training.loop import Loop, learning_rate_at
 from lazyneuron.training.sharding import leave_at_exit, num_processes, shard
 
-COMPILED_FROM_STEPS = 2000
+COMPILED_FROM_STEPS = 5000
 
 
 def train(
