@@ -42,7 +42,7 @@ def train(
     It stops, resumes and refuses a loss that is not finite as `Loop` does. Under torchrun all processes share each
     batch (DDP), with `sharded` the weights too (FSDP2).
 
-    One process on a CPU compiles the passes of trainings of 2,000 steps or more, which pay for the minute that takes;
+    One process on a CPU compiles the passes of trainings of 5,000 steps or more, which pay for the minute that takes;
     where it cannot, a line in the log and on the console says why, and they run eagerly.
     """
     if folder.is_done():
