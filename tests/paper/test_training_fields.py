@@ -86,10 +86,11 @@ def carried_out(run: Training, path: Path) -> Observed:
         return save(self, step, *rest, **more)
 
     def before_step(optimizer: Optimizer, *_: Any) -> None:
-        (group,) = optimizer.param_groups
         found.optimizers.append(type(optimizer).__name__)
-        found.rates.append(group["lr"])
-        norms = [weight.grad.norm() for weight in group["params"] if weight.grad is not None]
+        (rate,) = {group["lr"] for group in optimizer.param_groups}
+        found.rates.append(rate)
+        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+        norms = [weight.grad.norm() for weight in weights if weight.grad is not None]
         found.gradient_norms.append(torch.stack(norms).norm().item())
 
     def report(progress: Any) -> None:
@@ -193,12 +194,13 @@ def test_the_rate_is_that_of_the_update(observe):
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_weight_decay_takes_its_share_of_each_weight(observe, optimizer):
-    """In the first step it takes rate x decay of each weight, on top of what the gradient does."""
+def test_weight_decay_takes_its_share_of_each_matrix(observe, optimizer):
+    """In the first step it takes rate x decay of each matrix, and nothing of biases and norms, beside the gradient."""
     run = replace(PLAIN, num_steps=1, learning_rate=0.125, optimizer=optimizer)
     without, decayed = observe(run).weights, observe(replace(run, weight_decay=0.5)).weights
     for name, before in build_model(load_batches(run, 0, Path()), 0).named_parameters():
-        assert torch.allclose(without[name] - decayed[name], 0.125 * 0.5 * before, rtol=1e-3, atol=1e-6)
+        share = 0.125 * 0.5 * before if before.dim() > 1 else torch.zeros(before.shape)
+        assert torch.allclose(without[name] - decayed[name], share, rtol=1e-3, atol=1e-6)
 
 
 def test_z_loss_is_part_of_the_gradient_and_not_of_the_loss_that_is_recorded(observe):

@@ -128,8 +128,8 @@ class Training(RunSpec):
 
     The optimizers are PyTorch's. "adafactor" has no momentum and scales each update by its parameter's size and by
     min(learning_rate, 1 / sqrt(step)): with 0.01 that is T5X's schedule. "sgd" has momentum 0.9, and "adamw"
-    without weight decay is Adam. `schedule` comes on
-    top: "constant" or "linear" (to 0 at `num_steps`), after `warmup_steps` of linear rise. Density is measured on
+    without weight decay is Adam. Matrices decay, biases and gains of norms do not. `schedule` comes on top: "constant"
+    or "linear" (to 0 at `num_steps`), after `warmup_steps` of linear rise. Density is measured on
     `probe_batches` batches of training data and as many of held-out data, at about `num_probes` log-spaced steps; at
     the end quality is measured on at most `test_examples` held-out examples, in order and not augmented. `selection` is
     enforced from the first step on; the density before it is then measured too ("natural_density").

@@ -23,6 +23,7 @@ from lazyneuron.training.adafactor import Adafactor
 from lazyneuron.training.compiled import NotCompiledError, compile_passes
 from lazyneuron.training.loop import Loop, learning_rate_at
 from lazyneuron.training.sharding import leave_at_exit, num_processes, shard
+from lazyneuron.training.weight_decay import decay_groups
 
 COMPILED_FROM_STEPS = 5000
 
@@ -129,4 +130,4 @@ def make_optimizer(run: Training, model: nn.Module) -> Optimizer:
         "adamw": partial(torch.optim.AdamW, fused=is_fused),
         "sgd": partial(torch.optim.SGD, momentum=0.9, fused=is_fused),
     }
-    return made[run.optimizer](model.parameters(), lr=run.learning_rate, weight_decay=run.weight_decay)
+    return made[run.optimizer](decay_groups(model.parameters(), run.weight_decay), lr=run.learning_rate)

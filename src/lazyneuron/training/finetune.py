@@ -17,6 +17,7 @@ from lazyneuron.records.record import Record, Source
 from lazyneuron.sites import Site
 from lazyneuron.training.evaluation import Answer, Batch, Evaluation, answer
 from lazyneuron.training.loop import Loop, learning_rate_at
+from lazyneuron.training.weight_decay import decay_groups
 
 _WARMUP_SHARE = 0.1
 
@@ -104,10 +105,7 @@ def finetune(
     is called after each step. Stops, resumes and refuses a loss that is not finite as `Loop` does.
     """
     trained = [weight for weight in model.parameters() if weight.requires_grad]
-    groups = [
-        {"params": [weight for weight in trained if weight.dim() > 1], "weight_decay": how.weight_decay},
-        {"params": [weight for weight in trained if weight.dim() <= 1], "weight_decay": 0.0},
-    ]
+    groups = decay_groups(trained, how.weight_decay)
     is_annealed = any(isinstance(hook.selection, Anneal) for hook in hooks_in_force(model).values())
     parent: dict[str, Any] = {"recipe": "enforce", "seed": how.seed, "source": source, "case": case, "split": "train"}
 

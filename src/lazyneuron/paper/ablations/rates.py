@@ -52,7 +52,8 @@ OPTIMIZERS = {
 
 def candidates(base: Training) -> dict[tuple[str, float], Training]:
     """A short training like `base` for each optimizer and each rate tried."""
-    short = varied(base, "rates", num_steps=_NUM_STEPS, num_probes=6)
+    warmup_steps = round(_NUM_STEPS * base.warmup_steps / base.num_steps)
+    short = varied(base, "rates", num_steps=_NUM_STEPS, warmup_steps=warmup_steps, num_probes=6)
     return {
         (name, rate): how.on(short, f"{name}-{rate:g}", rate) for name, how in OPTIMIZERS.items() for rate in how.rates
     }
