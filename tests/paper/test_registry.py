@@ -57,7 +57,7 @@ def test_runs_of_one_name_are_one_run(scale):
 
 
 def test_no_name_means_the_short_ones_and_a_name_twice_means_once():
-    assert [r.name for r in find_recipes([], "smoke")] == ["fig2b", "theorem31"]
+    assert [r.name for r in find_recipes([], "smoke")] == ["fig1", "fig2a", "fig2b", "theorem31", "controls"]
     assert [r.name for r in find_recipes(EXPERIMENTS, "smoke")] == list(EXPERIMENTS)
     assert [r.name for r in find_recipes(["fig1", "fig1"], "smoke")] == ["fig1"]
 

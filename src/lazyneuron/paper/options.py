@@ -16,7 +16,7 @@ ONE_SEED: tuple[Scale, ...] = ("smoke", "quick")
 class Options:
     """Which recipes to run, at which scale and with which seeds, and what replaces the recipes' own choices."""
 
-    names: Annotated[tuple[str, ...], "recipes (default: fig2b theorem31)", "NAME"] = ()
+    names: Annotated[tuple[str, ...], "recipes (default: fig1 fig2a fig2b theorem31 controls)", "NAME"] = ()
     all: Annotated[bool, "all recipes"] = False
     scale: Annotated[Scale, "how large (see below)"] = "quick"
     out: Annotated[Path | None, "result folder (default: runs/SCALE)"] = None

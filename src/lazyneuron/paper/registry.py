@@ -52,8 +52,8 @@ EXPERIMENTS = {
 }
 KINDS = {kind for experiment in EXPERIMENTS.values() for kind in experiment.kinds} | {"training"}
 """The kinds of run that a result folder of `lazyneuron reproduce` may hold."""
-SHORT = ("fig2b", "theorem31")
-"""What runs if no experiment is named: one T5, one ViT and the theorem, together about ten minutes at scale quick."""
+SHORT = ("fig1", "fig2a", "fig2b", "theorem31", "controls")
+"""What runs if no experiment is named: a T5 and a ViT, both without MLPs too, and the theorem."""
 
 
 def find_recipes(names: Iterable[str], scale: "Scale") -> "list[Recipe]":

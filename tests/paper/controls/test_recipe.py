@@ -27,13 +27,13 @@ def test_dense_has_to_be_better_seed_by_seed(claim, control, what, pairs, expect
     assert verdict(claim, {dense: [], control: []}).verdict == "cannot tell"
 
 
-@pytest.mark.parametrize("scale", ["quick", "paper"])
+@pytest.mark.parametrize("scale", ["laptop", "paper"])
 def test_a_control_differs_from_its_dense_model_in_its_mlps_alone(scale):
     made = recipe.controls(scale)
     assert [run.name for run in made.runs] == ["vit", "vit-nomlp", "vit-quarter", "t5", "t5-nomlp", "t5-quarter"]
     (vit_dense, vit_none, vit_quarter), (t5_dense, t5_none, t5_quarter) = made.runs[:3], made.runs[3:]
     assert {run.task.mlps for run in (vit_none, t5_none)} == {"none"}
-    widths = {"quick": (128, 128), "paper": (768, 768)}[scale]
+    widths = {"laptop": (128, 128), "paper": (768, 768)}[scale]
     assert (vit_quarter.task.d_ff, t5_quarter.task.d_ff) == widths
     for dense, control in (
         (vit_dense, vit_none),

@@ -14,27 +14,28 @@ from lazyneuron.paper.recipe import Recipe
 from lazyneuron.paper.runs import T5Task, Training
 from lazyneuron.paper.trainings import quarter_wide, t5, vit, without_mlps
 
+_CLAIMS = (
+    ("dense-beats-no-mlps", "The dense model beats the same model without MLPs."),
+    ("dense-beats-quarter", "The dense model beats one with MLPs a quarter as wide."),
+)
+
 
 def controls(scale: Scale) -> Recipe:
-    """Costs two trainings each of T5 and of ViT. A model without MLPs is trained like the dense one, at its rate."""
-    families = [(run, without_mlps(run), quarter_wide(run)) for run in (vit(scale), t5(scale))]
-    return Recipe(
-        experiment=CONTROLS,
-        runs=tuple(run for family in families for run in family),
-        claims=tuple(claim for family in families for claim in dense_beats(*family)),
-        setting="MLPs",
-        settings=(
-            "ViT",
-            "ViT without MLPs",
-            "ViT, a quarter as wide",
-            "T5",
-            "T5 without MLPs",
-            "T5, a quarter as wide",
-        ),
-    )
+    """Costs two trainings each of T5 and of ViT, at scale quick those without MLPs alone.
+
+    A model without MLPs is trained like the dense one, at its rate.
+    """
+    settings = ["", " without MLPs", ", a quarter as wide"][: 2 if scale == "quick" else 3]
+    runs, claims, names = [], [], []
+    for name, dense in (("ViT", vit(scale)), ("T5", t5(scale))):
+        own = [dense, without_mlps(dense), quarter_wide(dense)][: len(settings)]
+        runs += own
+        claims += dense_beats(*own)
+        names += [name + setting for setting in settings]
+    return Recipe(experiment=CONTROLS, runs=tuple(runs), claims=tuple(claims), setting="MLPs", settings=tuple(names))
 
 
-def dense_beats(dense: Training, without: Training, quarter: Training) -> Sequence[Claim]:
+def dense_beats(dense: Training, *controls: Training) -> Sequence[Claim]:
     """That the dense model beats each of its controls: a T5 by its loss, a ViT by its accuracy."""
     is_text = isinstance(dense.task, T5Task)
     what, unit = ("loss", " (nats)") if is_text else ("accuracy", "")
@@ -52,8 +53,5 @@ def dense_beats(dense: Training, without: Training, quarter: Training) -> Sequen
             above=-math.inf if is_text else 0,
             below=0 if is_text else math.inf,
         )
-        for control, name, text in (
-            (without, "dense-beats-no-mlps", "The dense model beats the same model without MLPs."),
-            (quarter, "dense-beats-quarter", "The dense model beats one with MLPs a quarter as wide."),
-        )
+        for control, (name, text) in zip(controls, _CLAIMS, strict=False)
     ]
