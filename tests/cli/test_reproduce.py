@@ -30,6 +30,20 @@ def test_the_few_lines_come_first_and_checks_apart():
     assert "holds, halves" in text[claims:checks]
 
 
+def test_each_claim_under_a_line_has_its_own_row():
+    sparse = verdict(text="It grows sparse.", line="Few are active.", reported="0.027", reason="fine")
+    every = replace(sparse, claim="c2", text="Every layer.", reported="0.24", verdict="cannot tell", reason="too few")
+    text = printed(sparse, every)
+    text = text[: text.index("on these runs")]
+    assert (text.count("Few are active."), "fine" in text) == (1, False)
+    places = [
+        text.index(part) for part in ("Few are active.", "0.027", "holds t5", "0.24", "cannot tell t5", "too few")
+    ]
+    assert places[3] > places[2] > places[1] > places[0]
+    assert text.index("It grows sparse.") < places[3] < text.index("Every layer.") < places[4]
+    assert places[5] > places[3]
+
+
 def test_nothing_but_what_is_there_is_printed():
     text = printed(verdict())
     assert ("few lines" in text, "Checks" in text, "1 holds" in text) == (False, False, True)

@@ -288,15 +288,20 @@ def test_the_page_begins_with_a_few_lines_and_checks_are_apart(
     graded, check, other, *rest = RunFolder(folder).verdicts()
     graded = replace(graded, line="Few are active.", grade="halves", density=0.05, student_low=0.3, student_high=0.7)
     other = replace(other, line="Few are active.", verdict="does not hold", reason="dense still")
+    rest[0] = replace(rest[0], line="Few are active.", claim="second", text="Every layer.", reported="0.24")
     RunFolder(folder).write_verdicts([graded, replace(check, is_check=True), other, *rest])
     page = open_page(write_report([folder], tmp_path / "report.html"), width=390)
     assert page.inner_text(".tally") == "small: 1 holds, 2 do not hold, 1 cannot tell; 1 of 1 check passes"
-    (row,) = page.locator(".lines tbody tr").all()
+    row, second = page.locator(".lines tbody tr").all()
+    assert (second.locator("td").count(), second.locator(".reported").inner_text()) == (2, "0.24")
+    assert second.locator(".note").inner_text() == "Every layer."
+    why = row.locator(".why")
+    assert why.bounding_box()["y"] > second.locator(".reported").bounding_box()["y"]
     assert row.locator(".verdict").all_inner_texts() == [
         "✓ holds t5: density 0.05, halves",
         "✗ does not hold mixer: 0.4992 (0.4987 to 0.4997)",
     ]
-    assert row.locator(".why").inner_text() == "dense still"
+    assert why.inner_text().split("\n") == [graded.text, "dense still"]
     assert (page.locator("#claims tbody tr").count(), page.locator("#checks tbody tr").count()) == (4, 1)
     assert "bootstrap 0.4987 to 0.4997" in page.inner_text("#claims .interval >> nth=0")
     assert page.locator("#experiment-mixer .verdicts li").count() == 4

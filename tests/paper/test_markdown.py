@@ -50,13 +50,15 @@ def test_the_first_table_checks_and_grades(tmp_path: Path) -> None:
     density = {"density": 0.05, "density_low": 0.04, "density_high": 0.06}
     graded = replace(graded, line="Few | are active.", grade="halves", **students, **density)
     plain = replace(plain, line="Few | are active.", verdict="cannot tell", reason="too few seeds")
+    rest[-1] = replace(rest[-1], line="Few | are active.", claim="second", text="Every layer.", reported="0.24")
     RunFolder(folder).write_verdicts([graded, replace(check, is_check=True, claim="check"), plain, *rest])
     text = write_report([folder], tmp_path / "page.md").read_text()
     assert "**1 holds, 1 does not hold, 2 cannot tell; 1 of 1 check passes**" in text
     assert text.index("| claim | the paper reports | here | why |") < text.index("## Claims") < text.index("## Checks")
     assert (
-        "| Few \\| are active. | about 0.5 | ✅ holds: t5 density 0.05 (0.04 to 0.06), halves<br>"
+        f"| Few \\| are active. | about 0.5 | {graded.text}<br>✅ holds: t5 density 0.05 (0.04 to 0.06), halves<br>"
         "❔ cannot tell: mixer 0.4997 (0.4987 to 0.5007) | too few seeds |"
+        "\n|  | 0.24 | Every layer.<br>"
     ) in text
     assert "✅ holds, halves | 0.4997 | 0.49 to 0.51 (bootstrap 0.4987 to 0.5007) |" in text
     claims, checks = text.split("## Claims")[1].split("## Checks")

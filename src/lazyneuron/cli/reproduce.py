@@ -75,12 +75,19 @@ def _print_verdicts(verdicts: "Sequence[Verdict]", console: "Console") -> None:
     from lazyneuron.pages.claims_table import interval, tally
     from lazyneuron.pages.lines import lines, seen
 
-    few = Table(title="The paper's claims in a few lines", show_lines=True)
+    few = Table(title="The paper's claims in a few lines")
     for column in ("claim", "the paper", "here", "why"):
         few.add_column(column)
     for line in lines({"": verdicts}):
-        here = "\n".join(f"{_coloured(v)} {v.on}: {seen(v)}{_grade(v)}" for _, v in line.verdicts)
-        few.add_row(line.text, "\n".join(line.reported), here, line.why)
+        for claim in line.claims:
+            here = "\n".join(f"{_coloured(v)} {v.on}: {seen(v)}{_grade(v)}" for _, v in claim.verdicts)
+            few.add_row(
+                line.text if claim is line.claims[0] else "",
+                "\n".join(claim.reported),
+                "\n".join(filter(None, [claim.text, here])),
+                claim.worst.reason if claim is line.worst else "",
+            )
+        few.add_section()
     if few.row_count:
         console.print(few)
     for title, is_check in (("The paper's claims, on these runs", False), ("Checks of the code", True)):

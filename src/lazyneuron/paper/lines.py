@@ -1,16 +1,12 @@
-"""The sentences of the page's first table: what the paper claims, in its order. Recipes put principal claims there."""
+"""The ten sentences of the page's first table, in the order of the paper. Recipes put principal claims under them."""
 
 from dataclasses import replace
 
 from lazyneuron.paper.claim import Claim
 
-SPARSE = "After training few neurons are active, in T5 as in ViT."
-LAYERS = "Every layer is sparse: in encoder, decoder and vision."
-ENDS = "The first and the last layers are denser than the middle ones."
-SPLITS = "Training and evaluation data give the same densities."
-DATA = "More data or more classes change little."
-SIZE = "Every size is sparse; larger and deeper models are sparser."
-WIDTH = "In wider MLPs a lower fraction of the neurons is active, and more of them."
+SPARSE = "After training few neurons are active in every layer of T5 and ViT, fewest in the middle ones."
+DATA = "Training and evaluation data give the same densities; more data or classes change them little."
+SIZE = "Larger, deeper and wider models are sparser, though in wider ones more neurons are active."
 FIRING = "No neuron of the first layer is dead, and most fire seldom."
 THEOREM = "At initialisation a gradient step lowers active pre-activations in expectation."
 NOISE = "Sparsity needs neither true labels nor true images nor data that can be fitted."

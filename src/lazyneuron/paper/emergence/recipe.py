@@ -7,7 +7,7 @@ from lazyneuron.paper import density_claims as density
 from lazyneuron.paper.claim import Claim, Condition, Grade, Records, Seen
 from lazyneuron.paper.density_claims import SPARSER_FACTOR, densities, last_step, layer_name, stacks, start_and_end
 from lazyneuron.paper.emergence import DENSEST, FIG1, FIG2A, FIG2B
-from lazyneuron.paper.lines import ENDS, LAYERS, SPARSE, SPLITS, under
+from lazyneuron.paper.lines import DATA, SPARSE, under
 from lazyneuron.paper.options import Scale
 from lazyneuron.paper.recipe import Recipe
 from lazyneuron.paper.trainings import few_images, few_texts, longer, t5, vit
@@ -26,7 +26,7 @@ def fig1(scale: Scale) -> Recipe:
         runs=runs,
         claims=(
             density.half_active_at_start("t5"),
-            *under(LAYERS, every_layer_sparser(run.name)),
+            *under(SPARSE, every_layer_sparser(run.name)),
             every_layer_sparser(runs[1].name),
             *under(SPARSE, density.few_active(run.name)),
             density.few_active(runs[1].name),
@@ -47,10 +47,10 @@ def fig2a(scale: Scale) -> Recipe:
             density.half_active_at_start("vit"),
             *under(SPARSE, density.few_active("vit")),
             density.few_active("vit-long"),
-            *under(LAYERS, every_layer_sparser("vit")),
+            *under(SPARSE, every_layer_sparser("vit")),
             every_layer_sparser("vit-long"),
             *(every_stack_sparse(name) for name in ("t5", "vit")),
-            *under(ENDS, ends_denser("t5"), ends_denser("vit")),
+            *under(SPARSE, ends_denser("t5"), ends_denser("vit")),
         ),
         setting="model",
         settings=("T5", "ViT", "ViT, twice the steps"),
@@ -74,7 +74,7 @@ def fig2b(scale: Scale) -> Recipe:
         num_seeds=5,
         runs=(text, images),
         claims=under(
-            SPLITS,
+            DATA,
             train_like_eval(text.name, gap(text.name, "loss", LOSS_GAP)),
             train_like_eval(images.name, gap(images.name, "accuracy", ACCURACY_GAP)),
         ),

@@ -14,7 +14,7 @@ from lazyneuron.paper import density_claims as density
 from lazyneuron.paper.claim import Claim, Records, Seen
 from lazyneuron.paper.comparison_claims import comparison, ratio, tested
 from lazyneuron.paper.density_claims import mean_density, middle_density
-from lazyneuron.paper.lines import DATA, SIZE, WIDTH, under
+from lazyneuron.paper.lines import DATA, SIZE, under
 from lazyneuron.paper.models import T5_SIZES
 from lazyneuron.paper.options import Scale
 from lazyneuron.paper.recipe import Recipe
@@ -132,7 +132,7 @@ def fig4bc(scale: Scale) -> Recipe:
         experiment=FIG4BC,
         runs=tuple(runs),
         claims=(
-            *under(WIDTH, wider_lower_fraction(narrow, wide), wider_higher_count(narrow, wide)),
+            *under(SIZE, wider_lower_fraction(narrow, wide), wider_higher_count(narrow, wide)),
             *(density.few_active(run.name) for run in runs[-1:] if run.name != "t5"),
         ),
         setting="d_ff",
