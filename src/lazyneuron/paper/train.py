@@ -61,13 +61,10 @@ def train(
     sites = sites_of(model, example)
     if run.selection is not None:
         enforce(model, run.selection, sites, example)
-    if sharded:
-        prepared = shard(model.to(accelerator.device))
-        optimizer = make_optimizer(run, prepared)
-    else:
-        prepared, optimizer = accelerator.prepare(model, make_optimizer(run, model))
+    prepared = shard(model.to(accelerator.device)) if sharded else accelerator.prepare(model)
     # Without DDP around it: in its forward passes each process would wait for the others.
     model = accelerator.unwrap_model(prepared)
+    optimizer = make_optimizer(run, model)
 
     def loss_of(model: Callable[..., Any], batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         with accelerator.autocast():
