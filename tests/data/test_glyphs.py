@@ -34,19 +34,21 @@ def test_copies_differ_and_classes_look_different():
 
 
 def test_no_letter_is_cut_off_or_far_from_the_middle():
+    """Ink is brighter than five deviations of the noise."""
     pixels = pillow_letters(copies=8).pixels[:, 0].astype(float)
-    assert (pixels.max((1, 2)) > 128).all()
+    pixels[pixels < 200] = 0
+    assert (pixels.max((1, 2)) > 0).all()
     border = np.concatenate(
         [pixels[:, [0, -1]].reshape(len(pixels), -1), pixels[:, :, [0, -1]].reshape(len(pixels), -1)], 1
     )
-    assert (border.max(1) > 128).mean() < 0.02
+    assert (border.max(1) > 0).mean() < 0.02
     rows = (pixels.sum(2) * np.arange(28)).sum(1) / pixels.sum((1, 2))
-    assert np.abs(rows - 13.5).max() < 6.5
+    assert np.abs(rows - 13.5).max() < 7
 
 
 def test_letters_are_held_out_at_random_and_in_no_order():
     data = load_images("letters", 28)
-    assert (len(data.train.labels), len(data.evaluation.labels), data.num_classes) == (3175, 793, 62)
+    assert (len(data.train.labels), len(data.evaluation.labels), data.num_classes) == (6349, 1587, 62)
     assert len(set(data.train.labels[:62].tolist())) > 30
     train, held_out = (
         {row.tobytes() for row in part.get(np.arange(len(part.labels)))[0].flatten(1).numpy()}

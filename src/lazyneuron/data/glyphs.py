@@ -19,8 +19,19 @@ _RANGES = (range(0x21, 0x7F), range(0xC0, 0x100), range(0x391, 0x3CA), range(0x4
 """Where Unicode has digits and Latin, Greek and Russian letters."""
 _NO_CHARACTER = "\U0010fffe"
 _SIDE = 28
-_SIZES = range(17, 24)
-_TURN, _MOVE = 12.0, 2.5
+_LARGEST = 23
+
+
+class Variety(NamedTuple):
+    """How copies of a letter differ: height in points, degrees turned, pixels moved, deviation of noise in grey levels.
+
+    The sizes are `smallest` to 23 points; turns and moves are uniform up to the largest either way.
+    """
+
+    smallest: int
+    turn: float
+    move: float
+    noise: float = 0.0
 
 
 class Glyphs(NamedTuple):
@@ -31,9 +42,9 @@ class Glyphs(NamedTuple):
     faces: np.ndarray
 
 
-def pillow_letters(copies: int = 64) -> Glyphs:
-    """The 62 Latin letters and digits of the typeface that comes with Pillow, each drawn `copies` times."""
-    return _drawn([""], copies)
+def pillow_letters(copies: int = 128) -> Glyphs:
+    """The 62 Latin letters and digits of the typeface that comes with Pillow, each drawn `copies` times, with noise."""
+    return _drawn([""], copies, Variety(smallest=12, turn=25.0, move=4.0, noise=40.0))
 
 
 def dejavu_letters(copies: int = 4) -> Glyphs:
@@ -47,24 +58,27 @@ def dejavu_letters(copies: int = 4) -> Glyphs:
             f"{len(files)} DejaVu typefaces on this machine, ten are needed: apt install fonts-dejavu-core "
             "fonts-dejavu-extra, or put the .ttf files into data/dejavu"
         )
-    return _drawn([str(files[name]) for name in sorted(files)], copies)
+    return _drawn([str(files[name]) for name in sorted(files)], copies, Variety(smallest=17, turn=12.0, move=2.5))
 
 
-def _drawn(faces: Sequence[str], copies: int) -> Glyphs:
-    """Each character `copies` times in each typeface, in random size, turned and moved a little."""
+def _drawn(faces: Sequence[str], copies: int, variety: Variety) -> Glyphs:
+    """Each character `copies` times in each typeface."""
     characters = _characters(faces)
     rng = np.random.default_rng(0)
     shape = (len(faces), len(characters), copies)
-    sizes = rng.choice(list(_SIZES), shape)
-    places = rng.uniform(-1, 1, (*shape, 3)) * (_TURN, _MOVE, _MOVE)
-    pixels = [
+    sizes = rng.choice(range(variety.smallest, _LARGEST + 1), shape)
+    places = rng.uniform(-1, 1, (*shape, 3)) * (variety.turn, variety.move, variety.move)
+    drawn = [
         _draw(character, face, int(sizes[i, j, k]), *places[i, j, k])
         for i, face in enumerate(faces)
         for j, character in enumerate(characters)
         for k in range(copies)
     ]
+    pixels = np.stack(drawn)[:, None]
+    if variety.noise:
+        pixels = (pixels + rng.normal(0, variety.noise, pixels.shape)).clip(0, 255).astype(np.uint8)
     number, label, _ = np.indices(shape).reshape(3, -1)
-    return Glyphs(np.stack(pixels)[:, None], label.astype(np.int64), number)
+    return Glyphs(pixels, label.astype(np.int64), number)
 
 
 def _characters(faces: Sequence[str]) -> list[str]:
@@ -77,7 +91,7 @@ def _characters(faces: Sequence[str]) -> list[str]:
 
 
 def _upright(character: str, face: str) -> bytes:
-    return _draw(character, face, _SIZES[-1]).tobytes()
+    return _draw(character, face, _LARGEST).tobytes()
 
 
 def _draw(character: str, face: str, size: int, turn: float = 0, x: float = 0, y: float = 0) -> np.ndarray:

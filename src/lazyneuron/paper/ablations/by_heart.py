@@ -11,7 +11,7 @@ from lazyneuron.paper.trainings import image_task, varied, vit
 
 MEMORISED = 0.9
 _FEW_IMAGES, _EPOCHS = 2000, 160
-_NUM_IMAGES = {"letters": 3_175, "dejavu": 13_440, "hf:ILSVRC/imagenet-1k": 1_281_167}
+_NUM_IMAGES = {"letters": 6_349, "dejavu": 13_440, "hf:ILSVRC/imagenet-1k": 1_281_167}
 
 
 def memorised(scale: Scale) -> Training:
