@@ -61,7 +61,7 @@ def label_row(run: Training, cache):
 
 
 def stopped_then_on(rank: int, run: Training, folder, cache, port: int) -> None:
-    """Three steps on sharded weights, a stop of which the first process alone is told, and the rest."""
+    """Three steps on sharded weights, then the rest; both end by a signal to the first process alone."""
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
     import signal
@@ -75,9 +75,15 @@ def stopped_then_on(rank: int, run: Training, folder, cache, port: int) -> None:
         if rank == 0 and progress.step == 3 and progress.density:
             os.kill(os.getpid(), signal.SIGINT)
 
-    with pytest.raises(StoppedError):
+    def interrupt_late(progress):
+        if rank == 0 and progress.step == run.num_steps and progress.density:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(StoppedError, match="stopped at step"):
         train(run, of_run, batches, seed=0, device="cpu", sharded=True, report=interrupt)
-    train(run, of_run, batches, seed=0, device="cpu", sharded=True)
+    with pytest.raises(StoppedError, match="is done, then stopped"):
+        train(run, of_run, batches, seed=0, device="cpu", sharded=True, report=interrupt_late)
+    assert of_run.is_done()
     destroy_process_group()
 
 

@@ -5,6 +5,7 @@ import io
 import multiprocessing
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -18,8 +19,9 @@ from lazyneuron.errors import LazyneuronError, StoppedError, UsageError
 from lazyneuron.paper.firing.run import Firing
 from lazyneuron.paper.jobs import Job, jobs_of, next_job, say_costs, with_options
 from lazyneuron.paper.options import Options
+from lazyneuron.paper.recorder import Recorder
 from lazyneuron.paper.registry import EXPERIMENTS, find_recipes
-from lazyneuron.paper.run import _run_all, _work, execute, judge, reproduce
+from lazyneuron.paper.run import _run_all, _run_here, _work, execute, judge, reproduce
 from lazyneuron.records.folder import RunFolder
 
 
@@ -176,6 +178,34 @@ def test_a_child_stopped_from_outside_is_a_failure_and_not_done(small_vit, tmp_p
     assert [str(failure) for failure in failures] == ["vit-seed0 was stopped from outside: run again to resume"]
     assert not RunFolder(tmp_path / "vit-seed0").is_done()
     assert judge_folder(tmp_path) == []
+
+
+@pytest.fixture
+def signal_at_end(monkeypatch):
+    """A SIGTERM while a training tests its final model."""
+    test = Recorder._test
+
+    def stopped(self, step):
+        test(self, step)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Recorder, "_test", stopped)
+
+
+def test_a_signal_at_the_end_of_a_run_starts_no_other(small_vit, tmp_path, signal_at_end):
+    jobs = [Job(small_vit, seed, "") for seed in (0, 1)]
+    with pytest.raises(StoppedError, match="vit is done, then stopped"):
+        _run_here(jobs, tmp_path, Options(device="cpu"), Console(quiet=True))
+    assert RunFolder(tmp_path / "vit-seed0").is_done()
+    assert not (tmp_path / "vit-seed1").exists()
+
+
+def test_a_child_that_is_signalled_at_its_end_is_done(small_vit, tmp_path, signal_at_end):
+    messages = queue.Queue()
+    _work(Job(small_vit, 0, ""), tmp_path / "vit", Options(device="cpu"), messages)
+    *_, ended = list(messages.queue)
+    assert (ended.name, ended.failure, ended.is_stopped) == ("vit-seed0", "", False)
+    assert RunFolder(tmp_path / "vit").is_done()
 
 
 def judge_folder(path):

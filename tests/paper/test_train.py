@@ -166,10 +166,11 @@ def test_an_interrupted_run_goes_on_bit_for_bit(small_run, tmp_path, cache, stop
         if progress.step == stop_at and progress.density:
             os.kill(os.getpid(), signal.SIGINT)
 
-    if stop_at < small_run.num_steps:
-        with pytest.raises(StoppedError, match=rf"stopped at step {stop_at + (stop_at == 0)} of 12"):
-            run_to_end(small_run, tmp_path / "cut", cache, report=interrupt)
-        assert not RunFolder(tmp_path / "cut").is_done()
+    is_late = stop_at == small_run.num_steps
+    stopped = "is done, then stopped" if is_late else rf"stopped at step {stop_at + (stop_at == 0)} of 12"
+    with pytest.raises(StoppedError, match=stopped):
+        run_to_end(small_run, tmp_path / "cut", cache, report=interrupt)
+    assert RunFolder(tmp_path / "cut").is_done() == is_late
     cut = run_to_end(small_run, tmp_path / "cut", cache)
     assert (cut.path / "records.jsonl").read_bytes() == (whole.path / "records.jsonl").read_bytes()
     weights = [folder.load_checkpoint()["model"] for folder in (cut, whole)]

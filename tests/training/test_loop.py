@@ -95,6 +95,25 @@ def test_stopped_it_resumes_and_drops_only_its_own_later_records(tmp_path):
     assert [path.name for path in rest.folder.checkpoints("own")] == ["own-000000004.pt", "own-000000006.pt"]
 
 
+@pytest.mark.parametrize("hook", ["at_step", "on_loss"])
+def test_a_signal_after_the_last_step_stops_once_all_is_done(tmp_path, hook):
+    ended = []
+
+    def stop(step, *rest):
+        if step == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    late = loop(tmp_path, at_end=lambda: ended.append(1), **{hook: stop})
+    with pytest.raises(StoppedError, match="line is done, then stopped"):
+        late.run()
+    assert ended == [1]
+    assert "step 6: done" in (tmp_path / "log.txt").read_text()
+    again = loop(tmp_path, at_end=lambda: ended.append(2))
+    again.run()
+    assert torch.equal(again.model.weight, late.model.weight)
+    assert ended == [1, 2]
+
+
 def test_what_cannot_go_on_names_step_and_rate(tmp_path):
     with pytest.raises(LazyneuronError, match="the training data ended at step 2 of 6: give more"):
         loop(tmp_path / "short", batches=lambda start: [1, 2]).run()

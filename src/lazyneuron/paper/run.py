@@ -230,6 +230,8 @@ def _work(job: Job, path: Path, options: Options, messages: Any) -> None:
         is_stopped = isinstance(error, StoppedError)
         text = f"{name} was stopped from outside: run again to resume" if is_stopped else str(error)
         ended = _Ended(name, text, is_stopped, isinstance(error, UsageError), traceback.format_exc())
+        if is_stopped and (path / "done").exists():
+            ended = _Ended(name)
     except OSError as error:
         text = f"{name}: {error.strerror or error} ({error.filename or path}): fix that, then run again to resume"
         ended = _Ended(name, text, trace=traceback.format_exc())

@@ -105,9 +105,8 @@ def train(
         checkpoint_every=run.checkpoint_every,
         at_step=recorder.at_step,
         on_log=recorder.log_loss,
+        at_end=folder.mark_done if accelerator.is_main_process else lambda: None,
     ).run()
-    if accelerator.is_main_process:
-        folder.mark_done()
 
 
 def _accelerator(device: str | None) -> Accelerator:

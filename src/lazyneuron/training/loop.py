@@ -41,14 +41,15 @@ class Loop:
     `batches(start)` gives the batches from that step on, `loss_of` the loss to minimise and the loss to report, and
     `learning_rate` the rate of a step counted from 0. Hooks: `at_step(step)` runs before each step and, once all are
     done and saved, with `num_steps`; `on_loss(step, loss)` runs after each; `on_log(step, loss, batch)` every
-    `log_every` steps, with the mean loss since the last. Checkpoints are written every `checkpoint_every` steps, or
-    five minutes; they and the records of `case` are the loop's: records later than the checkpoint are dropped.
+    `log_every` steps, with the mean loss since the last; `at_end()` runs last of all. Checkpoints are written every
+    `checkpoint_every` steps, or five minutes; they and the records of `case` are the loop's: records later than the
+    checkpoint are dropped.
     `passes`, such as `compile_passes` makes, takes the place of `loss_of` and its backward pass.
 
     On a CPU an interrupted run ends with the same bits as an uninterrupted one, given the same PyTorch, the same kind
     of processor and, where `passes` is compiled, the same compiler. Processes of torch.distributed share each batch.
-    Raises StoppedError after SIGINT or SIGTERM, once a checkpoint is written; LazyneuronError where loss or weights are
-    no longer finite, or the data end early.
+    Raises StoppedError after SIGINT or SIGTERM, once a checkpoint is written or, where the last step was made, `at_end`
+    has run; LazyneuronError where loss or weights are no longer finite, or the data end early.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Loop:
     at_step: Callable[[int], None] = lambda step: None
     on_loss: Callable[[int, float], None] = lambda step, loss: None
     on_log: Callable[[int, float, Any], None] = lambda step, loss, batch: None
+    at_end: Callable[[], None] = lambda: None
     loss_sum: float = 0.0
 
     def run(self) -> None:
@@ -100,7 +102,10 @@ class Loop:
             if done > start:
                 self._save(done)
             self.at_step(done)
-        self._log(f"step {done}: done after {time.monotonic() - began:.1f} s")
+            self._log(f"step {done}: done after {time.monotonic() - began:.1f} s")
+            self.at_end()
+            if self._is_any_stopped(bool(stops)):
+                raise StoppedError(f"{self.name} is done, then stopped; the same command goes on from there")
 
     def _is_due(self, step: int, saved: float) -> bool:
         if self.checkpoint_every is not None:
@@ -132,6 +137,14 @@ class Loop:
         self.optimizer.step()
         self.optimizer.zero_grad()
         return mean_loss, stopping > 0
+
+    def _is_any_stopped(self, is_stopped: bool) -> bool:
+        """Whether any process received a signal to stop."""
+        if num_processes() == 1:
+            return is_stopped
+        signalled = torch.tensor(float(is_stopped), device=next(self.model.parameters()).device)
+        distributed.all_reduce(signalled)
+        return signalled.item() > 0
 
     def _fail(self, why: str, step: int) -> NoReturn:
         good = self.folder.checkpoints(self.case or "checkpoint")
