@@ -28,7 +28,6 @@ TWICE = {
     "theorem31": "num_draws",
     "firing": "num_tokens",
     "robustness": "num_images",
-    "memorised": "num_images",
     "skipping": "num_batches",
     "latency": "num_rounds",
     "statistical": "num_rows",

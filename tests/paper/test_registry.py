@@ -27,7 +27,7 @@ def test_claims_are_on_runs_of_their_recipe_and_kinds_are_those_of_the_runs(name
 
 
 def test_the_kinds_of_run_are_those_of_result_folders():
-    assert KINDS == {"training", "theory", "firing", "robustness", "memorised", "statistical", "skipping", "latency"}
+    assert KINDS == {"training", "theory", "firing", "robustness", "statistical", "skipping", "latency"}
 
 
 def test_the_table_has_a_line_for_each_experiment():

@@ -20,7 +20,7 @@ TABLE1 = Experiment(
     "redrawn uniformly. Input noise: ImageNet-C, mean of 5 severities. Accuracy and ECE in %.",
     numbers=tuple((title, f"{b - a:+.2f}") for title, a, b in zip(HEAD, *ROWS.values(), strict=True)),
     note="Differences of Top-128 ViT to ViT, in points; the whole table stands beside ours.",
-    kinds=("robustness", "memorised"),
+    kinds=("robustness",),
 )
 CORRUPTIONS = Experiment(
     name="corruptions",

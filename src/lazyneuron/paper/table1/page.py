@@ -9,6 +9,7 @@ import altair as alt
 from lazyneuron.pages.charts import Figure, Row, Run, rounded
 from lazyneuron.pages.panels import concat, inline, layered, lines_with_ranges, picked, reference, tooltip
 from lazyneuron.pages.section import Part
+from lazyneuron.pages.training_charts import at_the_end
 from lazyneuron.paper.results import Member, Results, family, less, quality, spread
 from lazyneuron.paper.sweep_charts import density_by_setting, over_seeds_tooltip, rows_over_seeds, setting_text
 from lazyneuron.paper.table1 import HEAD, ROWS
@@ -29,7 +30,7 @@ _NOISES = ("gaussian_noise", "impulse_noise", "shot_noise")
 def add(part: Part, results: Results, name: str) -> None:
     """Add Table 1 and its charts; where nothing is trained, errors relative to the first model's."""
     part.more += density_by_setting(results, name)
-    part.tables += [found for run in results.studies("memorised") if (found := labels_learned(results, run))]
+    part.tables += filter(None, [labels_learned(results)])
     for run in results.studies("robustness"):
         severity = filter(None, [accuracy_over_severity(results, run, name)])
         if results.trained:
@@ -253,21 +254,19 @@ def falls_less(run: Run, corruption: str) -> dict[int, float]:
     return less(dense, sparse)
 
 
-def labels_learned(results: Results, run: Run) -> Table | None:
-    """Accuracy of each training on its own training images: on the labels that it was given, and on the true ones."""
-    rows = []
-    for member in results.trained:
-        found = {what: _by_seed(run, f"{member.run.name} {what}") for what in ("given", "true", "wrong")}
-        if found["given"]:
-            rows.append([setting_text(member.setting), *(cell(spread(v.values())) for v in found.values())])
-    titles = ("labels\nas given (%)", "true\nlabels (%)", "given ones that\nare wrong (%)")
-    note = "Accuracy at the end on training images, not augmented. Wrong: where the label given is not the true one; "
-    note += f"a model that has learned it by heart predicts it. {RANGE}"
-    return table("Labels learned by heart", ["training"], titles, rows, note)
-
-
-def _by_seed(run: Run, case: str) -> dict[int, float]:
-    return {record.seed: record.value for record in run.pick("accuracy") if record.case == case}
+def labels_learned(results: Results) -> Table | None:
+    """Accuracy of each training at its end on training images, with the labels that it was given."""
+    rows, counts = [], set()
+    for member in _vits(results):
+        found = at_the_end([record for record in member.run.pick("accuracy") if record.split == "train"])
+        if found:
+            counts |= {record.num_tokens for record in found}
+            accuracy = {record.seed: record.value for record in found}
+            rows.append([setting_text(member.setting), cell(spread(accuracy.values()))])
+    images = " or ".join(f"{count:,}" for count in sorted(filter(None, counts)))
+    note = f"Accuracy at the end on {images} training images, augmented as in training, with the labels as given. "
+    note += "Without learning any by heart about 60 % are right at most where 40 % are random, 20 % where 80 % are. "
+    return table("Labels learned by heart", ["training"], ["accuracy on\ntraining labels (%)"], rows, f"{note}{RANGE}")
 
 
 def mean_errors(results: Results, run: Run) -> Table | None:

@@ -11,7 +11,6 @@ from lazyneuron.paper.options import Scale
 from lazyneuron.paper.recipe import Recipe
 from lazyneuron.paper.runs import Training
 from lazyneuron.paper.table1 import CORRUPTIONS, HEAD, ROWS, TABLE1
-from lazyneuron.paper.table1.memorised import Memorised
 from lazyneuron.paper.table1.run import Robustness
 from lazyneuron.paper.trainings import few_images, varied, with_topk, without_mlps
 from lazyneuron.records.record import Record
@@ -42,12 +41,11 @@ def table1(scale: Scale) -> Recipe:
     robustness = Robustness(
         name="robustness", of=(run, sparse), corruptions=tuple(NOISES), constants="ImageNet-C", num_images=num_images
     )
-    memorised = Memorised(name="memorised", of=tuple(trainings), num_images=num_images)
     names = {percent: (topk.name, dense.name) for percent, (dense, topk) in by_noise.items()}
     return Recipe(
         experiment=TABLE1,
         num_seeds=10,
-        runs=(*trainings, without_mlps(run), robustness, memorised),
+        runs=(*trainings, without_mlps(run), robustness),
         claims=if_mlps_are_used(
             run,
             topk_natural(*names[0]),
@@ -63,7 +61,7 @@ def table1(scale: Scale) -> Recipe:
         setting="training",
         settings=(
             *("ViT", "Top-k ViT", "ViT, 40 %", "Top-k ViT, 40 %", "ViT, 80 %", "Top-k ViT, 80 %"),
-            *("ViT, no MLPs", "input noise", "labels learned by heart"),
+            *("ViT, no MLPs", "input noise"),
         ),
     )
 
