@@ -17,6 +17,12 @@ def final_quality(records: Iterable[Record], what: str) -> float | None:
     return next((r.value for r in records if r.what == what and r.split == "test" and r.case == ""), None)
 
 
+def at_last_probe(records: Iterable[Record], what: str, split: str) -> float | None:
+    """A number of the last probe, on training or on held-out data; None if it is not recorded."""
+    found = [r for r in records if r.what == what and r.split == split and r.step is not None]
+    return max(found, key=lambda r: r.step or 0).value if found else None
+
+
 def why_unused(
     dense: str, control: str, what: Literal["accuracy", "loss"], seeds: Iterable[Mapping[str, Sequence[Record]]]
 ) -> str:

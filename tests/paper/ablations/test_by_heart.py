@@ -36,14 +36,14 @@ def test_a_claim_on_memorised_labels_is_judged_only_where_they_were():
     claim = if_memorised(sparsity_emerges("m", "n", "t", "w"))
     learned = verdict(claim, {"m": of_labels(0.97)})
     assert (learned.verdict, learned.value) == ("holds", pytest.approx(0.2))
-    assert "training accuracy 0.97" in learned.reason
     dense = verdict(claim, {"m": of_labels(0.97, end=0.4)})
     assert (dense.verdict, dense.value) == ("does not hold", pytest.approx(0.8))
     lost = verdict(claim, {"m": of_labels(0.43)}, {"m": of_labels(0.97)})
-    assert lost.verdict == "cannot tell"
-    assert lost.reason.startswith("not memorised (0.43); ")
-    assert verdict(claim, {"m": of_labels(0.9)}).verdict == "cannot tell"
-    assert "not recorded" in verdict(claim, {"m": of_labels(None)}).reason
+    assert (lost.verdict, lost.reason) == ("cannot tell", "not memorised: 70.0 % of the training labels")
+    assert verdict(claim, {"m": of_labels(0.899)}).verdict == "cannot tell"
+    assert verdict(claim, {"m": of_labels(0.9)}).verdict == "holds"
+    unknown = verdict(claim, {"m": of_labels(None)})
+    assert (unknown.verdict, unknown.reason) == ("cannot tell", "the records do not have accuracy on training data")
     assert verdict(claim, {"m": []}).verdict == "cannot tell"
 
 

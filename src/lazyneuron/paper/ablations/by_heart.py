@@ -4,7 +4,8 @@ import math
 from dataclasses import replace
 
 from lazyneuron.data.images import Augmentation
-from lazyneuron.paper.claim import Claim, Records, Seen
+from lazyneuron.paper.claim import Claim, Condition
+from lazyneuron.paper.mlps_used import at_last_probe
 from lazyneuron.paper.options import Scale
 from lazyneuron.paper.runs import Training
 from lazyneuron.paper.trainings import image_task, varied, vit
@@ -30,20 +31,12 @@ def memorised(scale: Scale) -> Training:
 
 
 def if_memorised(claim: Claim) -> Claim:
-    """The claim on one training, which cannot be told where the model has not learned its training labels by heart."""
+    """The claim on one training, which cannot be decided where the model has not learned its labels by heart."""
     (run,) = claim.runs
-
-    def see(records: Records) -> Seen | None:
-        seen, accuracy = claim.see(records), training_accuracy(records)
-        if seen is None:
-            return None
-        if accuracy is None or accuracy <= MEMORISED:
-            known = "its training accuracy is not recorded" if accuracy is None else f"{accuracy:.2f}"
-            return replace(seen, verdict="cannot tell", reason=f"not memorised ({known}); {seen.reason}")
-        return replace(seen, reason=f"{seen.reason}; training accuracy {accuracy:.2f}")
-
-    def training_accuracy(records: Records) -> float | None:
-        found = [r for r in records[run] if r.what == "accuracy" and r.split == "train"]
-        return max(found, key=lambda r: r.step or 0).value if found else None
-
-    return replace(claim, see=see)
+    learned = Condition(
+        "accuracy on training data",
+        lambda records: at_last_probe(records[run], "accuracy", "train"),
+        MEMORISED,
+        lambda accuracy: f"not memorised: {100 * accuracy:.1f} % of the training labels",
+    )
+    return replace(claim, needs=(*claim.needs, learned))

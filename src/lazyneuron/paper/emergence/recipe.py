@@ -8,6 +8,7 @@ from lazyneuron.paper.claim import Claim, Condition, Grade, Records, Seen
 from lazyneuron.paper.density_claims import SPARSER_FACTOR, densities, last_step, layer_name, stacks, start_and_end
 from lazyneuron.paper.emergence import DENSEST, FIG1, FIG2A, FIG2B
 from lazyneuron.paper.lines import DATA, SPARSE, under
+from lazyneuron.paper.mlps_used import at_last_probe
 from lazyneuron.paper.options import Scale
 from lazyneuron.paper.recipe import Recipe
 from lazyneuron.paper.trainings import few_images, few_texts, longer, t5, vit
@@ -179,11 +180,8 @@ def gap(run: str, what: Literal["accuracy", "loss"], at_least: float) -> Conditi
     """That a model does better on training than on held-out data, by so much at the last probe."""
 
     def measure(records: Records) -> float | None:
-        def last(split: str, name: str) -> float | None:
-            found = [r for r in records[run] if r.what == name and r.split == split and r.step is not None]
-            return max(found, key=lambda r: r.step or 0).value if found else None
-
-        train, held_out = last("train", "probe_loss" if what == "loss" else what), last("eval", what)
+        train = at_last_probe(records[run], "probe_loss" if what == "loss" else what, "train")
+        held_out = at_last_probe(records[run], what, "eval")
         if train is None or held_out is None:
             return None
         return held_out - train if what == "loss" else train - held_out
