@@ -15,7 +15,7 @@ _SMALL_IMAGES = Augmentation(canvas=28, shift=2, flip=True)
 _QUICK_T5 = Training(
     name="t5",
     task=T5Task(size="tiny"),
-    num_steps=8000,
+    num_steps=10_000,
     batch_size=8,
     learning_rate=0.01,
     optimizer="adafactor",
@@ -50,7 +50,7 @@ def t5(scale: Scale) -> Training:
     | data | C4 | 60 GB of C4 | 9 MB, 8 MB of English |
     | vocabulary | 32,128 | 32,128 | 2,048, 4,096 |
     | batch, in tokens of the encoder | 128 to 256 x 512 | 256 x 512 | 8 x 64 |
-    | steps | 100,000 | 100,000 | 10,000, 8,000 |
+    | steps | 100,000 | 100,000 | 10,000 |
     | optimizer | Adafactor, z-loss 1e-4 | the same | the same |
     | rate | 1 / sqrt(max(step, 10,000)) | the same | the same: 0.01 |
     | dropout | 0 | 0 | 0 |
@@ -61,7 +61,7 @@ def t5(scale: Scale) -> Training:
         return _QUICK_T5
     if scale == "laptop":
         task = T5Task(size="tiny", text="state-of-the-union", vocab_size=2048)
-        return replace(_QUICK_T5, task=task, num_steps=10_000)
+        return replace(_QUICK_T5, task=task)
     task = T5Task(
         size="base", text="hf:allenai/c4/en", vocab_size=32_128, input_length=512, max_text_bytes=60_000_000_000
     )
