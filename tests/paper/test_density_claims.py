@@ -5,6 +5,7 @@ import pytest
 from lazyneuron.paper import density_claims as claims
 from lazyneuron.paper.emergence import recipe
 from lazyneuron.paper.scaling.recipe import larger_sparser
+from lazyneuron.paper.trainings import varied
 from lazyneuron.records.record import Record
 from tests.paper.records import density, run, verdict
 
@@ -93,8 +94,6 @@ def test_a_training_is_graded_by_its_mean_density_and_each_layer_by_the_densest(
     assert verdict(recipe.every_stack_sparse("t5"), {"t5": layers}).grade == "at most 10 %"
 
 
-def test_longer_trainings_have_no_line_on_the_first_table(small_vit):
-    from lazyneuron.paper.trainings import longer
-
-    made = claims.sparsity_emerges_in([small_vit, longer(small_vit)], "n", "t", "w", line="Always.")
-    assert [(claim.runs[0], claim.line) for claim in made] == [("vit", "Always."), ("vit-long", "")]
+def test_claims_of_several_trainings_stand_under_one_line(small_vit):
+    made = claims.sparsity_emerges_in([small_vit, varied(small_vit, "other")], "n", "t", "w", line="Always.")
+    assert [(claim.runs[0], claim.line) for claim in made] == [("vit", "Always."), ("vit-other", "Always.")]

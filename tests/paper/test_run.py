@@ -89,7 +89,7 @@ def test_jobs_are_each_run_once_per_seed_after_what_they_need_and_timing_last():
     jobs = jobs_of(find_recipes(EXPERIMENTS, "smoke"), Options(scale="smoke", seeds=(0, 1)))
     names = [job.name for job in jobs]
     assert len(set(names)) == len(names)
-    assert names[:4] == ["t5-seed0", "t5-seed1", "t5-long-seed0", "t5-long-seed1"]
+    assert names[:4] == ["t5-seed0", "t5-seed1", "vit-seed0", "vit-seed1"]
     assert set(names[-4:]) == {f"{name}-seed{seed}" for name in ("latency", "statistical") for seed in (0, 1)}
     for number, job in enumerate(jobs):
         assert job.needs <= set(names[:number])

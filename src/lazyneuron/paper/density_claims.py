@@ -1,11 +1,11 @@
 """Densities of trainings and the claims about them that several experiments share."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from statistics import fmean
 
 from lazyneuron.paper.claim import Claim, Grade, Records, Seen
 from lazyneuron.paper.emergence import MEAN, MEANS
+from lazyneuron.paper.lines import under
 from lazyneuron.paper.runs import Training
 from lazyneuron.records.record import Record
 
@@ -169,10 +169,6 @@ def few_active(run: str) -> Claim:
 def sparsity_emerges_in(
     runs: Sequence[Training], name: str, text: str, where: str, on: Sequence[str] = (), line: str = ""
 ) -> tuple[Claim, ...]:
-    """That sparsity emerges in each of these trainings; `on` names them for people.
-
-    Under the sentence `line` of the page's first table stand all but those with more steps than usual.
-    """
+    """That sparsity emerges in each of these trainings, under the sentence `line`; `on` names them for people."""
     names = on or [""] * len(runs)
-    claims = [sparsity_emerges(run.name, name, text, where, n) for run, n in zip(runs, names, strict=True)]
-    return tuple(c if c.runs[0].endswith("-long") else replace(c, line=line) for c in claims)
+    return under(line, *(sparsity_emerges(run.name, name, text, where, n) for run, n in zip(runs, names, strict=True)))

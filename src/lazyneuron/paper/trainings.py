@@ -162,11 +162,6 @@ def varied(run: Training, name: str, **changes: object) -> Training:
     return replace(run, name=f"{run.name}-{name}", task=task, **own)
 
 
-def longer(run: Training) -> Training:
-    """The run with twice the steps, to see whether a claim fails for lack of training."""
-    return varied(run, "long", num_steps=2 * run.num_steps)
-
-
 def with_topk(run: Training, density: float) -> Training:
     """The run with the `density` largest entries of each activation map kept, at every step."""
     return varied(run, f"top{100 * density:.3g}pct", selection=TopK(density=density))
