@@ -23,15 +23,15 @@ TRAININGS: dict[str, tuple[int, int, float, float]] = {
     "t5": (0, 512, 1.0, 0.0), "t5-long": (0, 512, 1.0, 0.0), "t5-layers6": (6, 512, 1.0, 0.0),
     "t5-ff128": (0, 128, 1.0, 0.0), "t5-ff2048": (0, 2048, 1.0, 0.0), "t5-gelu": (0, 512, 1.0, 0.0),
     "t5-top4pct": (0, 512, 0.04, 0.0), "t5-top1pct": (0, 512, 0.01, 0.0), "t5-short": (0, 512, 1.0, 0.0),
-    "vit": (0, 1024, 1.0, 0.0), "vit-long": (0, 1024, 1.0, 0.0), "vit-top4pct": (0, 1024, 0.04, 0.0),
+    "vit": (0, 1024, 1.0, 0.0), "vit-top4pct": (0, 1024, 0.04, 0.0),
     "vit-labels40": (0, 1024, 1.0, 0.4), "vit-labels40-top4pct": (0, 1024, 0.04, 0.4),
     "vit-labels80": (0, 1024, 1.0, 0.8), "vit-labels80-top4pct": (0, 1024, 0.04, 0.8), "mixer": (0, 512, 1.0, 0.0),
     "t5-nomlp": (0, 512, 1.0, 0.0), "t5-quarter": (0, 128, 1.0, 0.0),
     "vit-nomlp": (0, 1024, 1.0, 0.0), "vit-quarter": (0, 256, 1.0, 0.0),
 }  # fmt: skip
 EXPERIMENTS: dict[str, tuple[str, str, str, list[str], list[str | float]]] = {
-    "fig1": ("T5 grows sparse", "Figure 1", "training", ["t5", "t5-long"], ["T5, 1x", "T5, 2x"]),
-    "fig2a": ("Sparse in every layer", "Figure 2a", "model", ["t5", "vit", "vit-long"], ["T5", "ViT", "ViT, 2x"]),
+    "fig1": ("T5 grows sparse", "Figure 1", "model", ["t5"], ["T5"]),
+    "fig2a": ("Sparse in every layer", "Figure 2a", "model", ["t5", "vit"], ["T5", "ViT"]),
     "fig2b": ("Training like evaluation", "Figure 2b", "model", ["t5", "vit"], ["T5", "ViT"]),
     "fig3": ("No neuron is dead", "Figure 3", "", ["firing"], []),
     "theorem31": ("The first step", "Theorem 3.1", "", ["theorem31"], []),
@@ -51,6 +51,7 @@ EXPERIMENTS: dict[str, tuple[str, str, str, list[str], list[str | float]]] = {
     ),
     "mixer": ("The Mixer too", "Appendix B", "model", ["mixer"], ["MLP-Mixer"]),
     "activation": ("ReLU costs little", "Section 2", "activation", ["t5", "t5-gelu"], ["T5, ReLU", "T5, GELU"]),
+    "long-run": ("At length", "Beyond the paper", "model", ["t5-long"], ["T5, long"]),
     "controls": (
         "Are the MLPs used?", "Beyond the paper", "MLPs",
         ["vit", "vit-nomlp", "vit-quarter", "t5", "t5-nomlp", "t5-quarter"],

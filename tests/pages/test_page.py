@@ -20,7 +20,7 @@ from lazyneuron.records.record import Record
 
 FIGURES = {  # number of points and of lines
     "fig1-steps-t5": (2 * 8 * 13, 2 * 8),
-    "fig2a-layers-vit": (2 * 6, 2),
+    "fig2a-layers-vit": (6, 1),
     "fig2b-splits-t5": (2 * 2 * 8, 2 * 4),
     "fig3-firing": (4, 2 * 8),
     "theorem31-cases": (2 * (18 + 12), 0),
@@ -31,9 +31,10 @@ FIGURES = {  # number of points and of lines
     "table1-reliability": (2 * 2 * 4, 1 + 4),
     "table1-severity": (3 * 2 * 6, 6),
     "statistical-topk-kept": (2 * 6, 2),
+    "long-run-law": (2 * 2 * (13 + 7), 2 * 2 * 2 * 2),
     "corruptions-relative": (8 + 1, 0),
 }
-CLOSED = {"fig1-curves": (0, 2 * 5), "fig1-layers-t5": (2 * 8, 4), "corruptions-severity": (8 * 2 * 6, 16)}
+CLOSED = {"fig1-curves": (0, 5), "fig1-layers-t5": (8, 2), "corruptions-severity": (8 * 2 * 6, 16)}
 HOSTILE = "</script><script>document.title='broken'</script><img src=x onerror=\"document.title='broken'\">"
 
 
@@ -95,7 +96,7 @@ def test_a_click_in_the_legend_fades_the_rest_and_a_click_beside_ends_that(
     page = open_page(report)
     for name, entry, marks, faded in (
         ("fig1-steps-t5", "2", ".mark-line", 12),
-        ("fig2a-layers-vit", "2x", ".mark-line", 1),
+        ("fig2b-splits-t5", "evaluation", ".mark-line", 4),
         ("latency-time", "masked", ".mark-line", 2),
         ("theorem31-cases", "closed form", ".mark-symbol", 36),
     ):
@@ -233,7 +234,7 @@ def test_a_monitored_run_has_a_page_that_speaks_of_no_claims(tmp_path: Path) -> 
 def test_names_that_are_code_are_shown_as_text(
     tmp_path: Path, make_folder: Callable[..., Path], open_page: Callable[..., Any]
 ) -> None:
-    folder = make_folder(tmp_path / "<script>alert(1)<", names=("fig1",))
+    folder = make_folder(tmp_path / "<script>alert(1)<", names=("fig1", "fig2b"))
     nasty = folder / "t5-seed0"
     hostile = [
         replace(record, site=HOSTILE, stack=record.stack and HOSTILE, case=HOSTILE)

@@ -15,8 +15,8 @@ def over_steps(run: str) -> list[str]:
 
 
 CHARTS = {  # seen at once, after a click
-    "fig1": ([*over_steps("t5"), *over_steps("t5-long")], ["layers-t5", "curves"]),
-    "fig2a": (["layers-t5", "layers-vit"], [*over_steps("vit"), *over_steps("vit-long"), "curves"]),
+    "fig1": (over_steps("t5"), ["layers-t5", "curves"]),
+    "fig2a": (["layers-t5", "layers-vit"], [*over_steps("vit"), "curves"]),
     "fig2b": (["splits-t5", "splits-vit"], ["curves"]),
     "fig3": (["firing"], []),
     "theorem31": (["cases", "step0"], []),
@@ -27,6 +27,7 @@ CHARTS = {  # seen at once, after a click
     "table1": (["reliability", "severity"], ["layers-vit", "curves"]),
     "mixer": (["layers-mlp-mixer"], ["curves"]),
     "activation": ([], ["layers-t5", "curves"]),
+    "long-run": (["law", *over_steps("t5-long")], ["curves"]),
     "controls": (["quality"], ["curves"]),
     "statistical-topk": (["kept", "time"], ["layers-vit", "curves"]),
     "corruptions": (["relative"], ["severity"]),

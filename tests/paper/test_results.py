@@ -54,29 +54,27 @@ def test_the_two_mlps_of_a_mixer_block_have_panels_of_their_own(checked: dict[st
 
 
 def test_what_is_missing_is_said(tmp_path: Path, make_folder: Callable[..., Path]) -> None:
-    path = make_folder(tmp_path / "small", names=("fig1", "fig2a"), seeds=(0, 1))
-    shutil.rmtree(path / "vit-long-seed0")
-    shutil.rmtree(path / "vit-long-seed1")
-    shutil.rmtree(path / "vit-seed1")
+    path = make_folder(tmp_path / "small", names=("fig1", "fig2a", "fig4a"), seeds=(0, 1))
+    for gone in ("t5-layers6-seed0", "t5-layers6-seed1", "vit-seed1"):
+        shutil.rmtree(path / gone)
     records = path / "t5-seed1" / "records.jsonl"
     lines = [line for line in records.read_text().splitlines(keepends=True) if '"step": 2048' not in line]
     records.write_text("".join(lines))
     found = read(path)
     assert missing(found["fig1"]) == ["t5 is not finished: seed 1 at step 1,024 of 2,048."]
-    assert missing(found["fig2a"])[0] == "Not there yet: vit-long."
+    assert missing(found["fig4a"])[0] == "Not there yet: t5-layers6."
     assert "vit lacks seed 1." in missing(found["fig2a"])
 
 
 def test_a_run_lacks_only_seeds_that_its_own_recipe_asked_for(tmp_path: Path, make_folder: Callable[..., Path]) -> None:
     path = make_folder(tmp_path / "small", names=("fig1", "fig2a"), seeds=(0, 1))
-    for name in ("t5-long", "vit-long"):
-        shutil.rmtree(path / f"{name}-seed1")
+    shutil.rmtree(path / "t5-seed1")
     top = RunFolder(path)
     seeds = {"fig1": [0], "fig2a": [0, 1, 2]}
     top.write_recipes([recipe | {"seeds": seeds[recipe["name"]]} for recipe in top.recipes()])
     found = read(path)
     assert missing(found["fig1"]) == []
-    assert "vit-long lacks seeds 1, 2." in missing(found["fig2a"])
+    assert "t5 lacks seeds 1, 2." in missing(found["fig2a"])
     assert "vit lacks seed 2." in missing(found["fig2a"])
 
 
@@ -96,7 +94,6 @@ def test_runs_that_no_recipe_names_stand_for_themselves(tmp_path: Path, make_fol
 
 def test_an_experiment_is_begun_by_a_run_of_its_own(tmp_path: Path, make_folder: Callable[..., Path]) -> None:
     path = make_folder(tmp_path / "small", names=("fig1", "fig2b", "fig4bc", "activation"))
-    shutil.rmtree(path / "t5-long-seed0")
     for gone in ("t5-ff128", "t5-ff2048", "vit"):
         shutil.rmtree(path / f"{gone}-seed0")
     begun = {name: found.is_begun for name, found in read(path).items()}

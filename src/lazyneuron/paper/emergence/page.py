@@ -15,7 +15,7 @@ from lazyneuron.paper.emergence import DENSEST, MEAN, SPARSEST
 from lazyneuron.paper.results import Member, Results, family
 from lazyneuron.paper.sweep_charts import density_by_setting, setting_text
 
-_FIG1_LEVELS = [
+FIG1_LEVELS = [
     (DENSEST, f"the paper's densest layer {DENSEST} %"),
     (MEAN, f"mean {MEAN} %"),
     (SPARSEST, f"sparsest {SPARSEST} %"),
@@ -31,13 +31,14 @@ def add(part: Part, results: Results, name: str) -> None:
         part.figures += filter(None, charts)
     elif results.name == "fig2a":
         part.figures += layers
-        part.more += _over_training([member for member in trained if family(member.run) != "T5"], name)
+        part.more += over_training([member for member in trained if family(member.run) != "T5"], name)
     else:
-        part.figures += _over_training(trained, name, _FIG1_LEVELS if results.name == "fig1" else ())
+        part.figures += over_training(trained, name, FIG1_LEVELS if results.name == "fig1" else ())
         part.more += layers
 
 
-def _over_training(members: Sequence[Member], name: str, levels: Sequence[tuple[float, str]] = ()) -> list[Figure]:
+def over_training(members: Sequence[Member], name: str, levels: Sequence[tuple[float, str]] = ()) -> list[Figure]:
+    """Density, idle neurons and what inputs share over the steps of each training; `levels` are of the density."""
     stems = unique_ids([member.run.name for member in members])
     found = []
     for member in members:
