@@ -78,7 +78,7 @@ def test_a_layer_that_collapsed_is_named():
     assert "encoder layer 0 collapsed" in judged({"t5-long": records["t5-long"] + dead}).reason
 
 
-STEPS = {"smoke": 80, "quick": 40_000, "laptop": 195_313, "paper": 300_000}
+STEPS = {"smoke": 80, "quick": 50_000, "laptop": 195_313, "paper": 300_000}
 
 
 @pytest.mark.parametrize("scale", SCALES)
