@@ -122,7 +122,7 @@ def few_images(scale: Scale) -> Training:
 
 
 def few_texts(scale: Scale) -> Training:
-    """A T5 trained on a twentieth of its text, about 50 times over; other scales than laptop: `t5`."""
+    """A T5 trained on a twentieth of its text, about 12 times over; other scales than laptop: `t5`."""
     run = t5(scale)
     if scale != "laptop":
         return run
