@@ -3,7 +3,7 @@
     python -m lazyneuron.paper.ablations.rates runs/rates
 
 trains scale laptop's ViT for 4,000 steps with every rate tried, resumes what is there, and prints the losses.
-docs/log.md has them, and says which rates stand for a choice that is still to be made.
+docs/log.md has them.
 """
 
 import math
@@ -46,7 +46,7 @@ OPTIMIZERS = {
         title="AdamW, decay 0.1", optimizer="adamw", weight_decay=0.1, rates=(1e-3, 2e-3, 4e-3), rate=2e-3
     ),
     "sgd": Optimizer(title="SGD, momentum 0.9", optimizer="sgd", rates=(0.01, 0.03, 0.1, 0.3), rate=0.1),
-    "adafactor": Optimizer(title="Adafactor", optimizer="adafactor", rates=(0.01, 0.02, 0.05), rate=0.02),
+    "adafactor": Optimizer(title="Adafactor", optimizer="adafactor", rates=(0.01, 0.02, 0.05), rate=0.01),
 }
 
 
