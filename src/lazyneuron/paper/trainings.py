@@ -40,9 +40,9 @@ _LAPTOP_VIT = Training(
 _QUICK_VIT = replace(
     _LAPTOP_VIT,
     task=replace(_LAPTOP_VIT.task, images="letters", d_ff=1024),
-    num_steps=8000,
+    num_steps=10_000,
     batch_size=32,
-    warmup_steps=1000,
+    warmup_steps=1250,
     weight_decay=0.2,
     probe_batches=20,
 )
@@ -88,8 +88,8 @@ def vit(scale: Scale) -> Training:
     | --- | --- | --- | --- | --- |
     | layers, d_model, d_ff | 12, 768, 3,072 (ViT-B/16) | the same | 4, 64, 512 | 4, 64, 1,024 |
     | data | ImageNet-21k, ImageNet-1k | ImageNet-1k | 13,440 of 210 letters | 6,349 of 62 |
-    | epochs, batch | 90, 4,096 | 90, 1,024 | 19, 16 | 40, 32 |
-    | steps, warm-up | 28,150, 10,000 | 112,600, 10,000 | 16,000, 2,000 | 8,000, 1,000 |
+    | epochs, batch | 90, 4,096 | 90, 1,024 | 19, 16 | 50, 32 |
+    | steps, warm-up | 28,150, 10,000 | 112,600, 10,000 | 16,000, 2,000 | 10,000, 1,250 |
     | rate | 3e-3, linear to 1e-5 | 3e-3, linear to 0 | 2e-3, linear to 0 | the same |
     | decay, clip | 0.3, 1 (Adam) | 0.3 of matrices, 1 (AdamW) | 0.1 of matrices, 1 | 0.2 of matrices, 1 |
     | augmentation | random crop, flip | centre crop, flip | turned, scaled, moved | the same |
