@@ -70,8 +70,9 @@ class Claim:
     within the bounds the claim holds, outside it does not, across a bound it cannot be decided; the bootstrap interval,
     too short where seeds are few, is recorded beside it. With `every_seed` each seed decides by itself and the worst
     counts: for what must never happen. One seed has no interval: its value decides, unless the claim `compares` two
-    trainings, whose difference one seed cannot separate from chance. Such a verdict also has the smallest difference
-    that its seeds would have detected; `effect` is the paper's, measured from the bound, in the metric's `unit`.
+    trainings, whose difference one seed cannot separate from chance unless it is `clear` or larger. Such a verdict also
+    has the smallest difference that its seeds would have detected; `effect` is the paper's, measured from the bound, in
+    the metric's `unit`.
     Where one of the conditions in `needs` is not met, the verdict is "cannot tell" whatever the metric.
     The reason given is that of the seed that supports the claim least. `expected` states the bounds in words,
     `reported` what the paper found (arXiv 2210.06313).
@@ -97,6 +98,7 @@ class Claim:
     at_most: float = math.inf
     below: float = math.inf
     compares: bool = False
+    clear: float = math.inf
     every_seed: bool = False
     unit: Literal["", "points"] = ""
     effect: float | None = None
@@ -176,7 +178,7 @@ class Claim:
             worst: VerdictName = next(name for name in order if name in own)
             return worst, next(one.reason for one, name in zip(seen, own, strict=True) if name == worst)
         if interval is None:
-            if self.compares:
+            if self.compares and abs(seen[0].value) < self.clear:
                 return "cannot tell", f"{seen[0].reason}; one seed: a difference of trainings needs more"
             return own[0], seen[0].reason
         seed, least = max(found.items(), key=lambda item: self._excess(item[1].value))

@@ -38,6 +38,7 @@ EXPERIMENTS = {
         ablations.FIG5A,
         ablations.FIG5B,
         ablations.FIG5C,
+        controls.CONTROLS,
         topk.TOPK_ACCURACY,
         latency.LATENCY,
         table1.TABLE1,
@@ -47,7 +48,6 @@ EXPERIMENTS = {
         ablations.OPTIMIZERS,
         ablations.ACTIVATION,
         long_run.LONG_RUN,
-        controls.CONTROLS,
         statistical.STATISTICAL_TOPK,
         table1.CORRUPTIONS,
     )

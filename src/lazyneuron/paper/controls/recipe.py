@@ -5,10 +5,12 @@ Where attention alone does as well, a claim that sparse MLPs cost no quality is 
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from lazyneuron.paper.claim import Claim
 from lazyneuron.paper.comparison_claims import comparison, difference, tested
 from lazyneuron.paper.controls import CONTROLS
+from lazyneuron.paper.mlps_used import CLEAR
 from lazyneuron.paper.options import Scale
 from lazyneuron.paper.recipe import Recipe
 from lazyneuron.paper.runs import T5Task, Training
@@ -40,18 +42,21 @@ def dense_beats(dense: Training, *controls: Training) -> Sequence[Claim]:
     is_text = isinstance(dense.task, T5Task)
     what, unit = ("loss", " (nats)") if is_text else ("accuracy", "")
     return [
-        comparison(
-            dense.name,
-            control.name,
-            tested(what),
-            difference,
-            name=name,
-            text=text,
-            where="control",
-            metric=f"{what} of the dense model less that of the control, held-out{unit}",
-            expected="below 0" if is_text else "above 0",
-            above=-math.inf if is_text else 0,
-            below=0 if is_text else math.inf,
+        replace(
+            comparison(
+                dense.name,
+                control.name,
+                tested(what),
+                difference,
+                name=name,
+                text=text,
+                where="control",
+                metric=f"{what} of the dense model less that of the control, held-out{unit}",
+                expected="below 0" if is_text else "above 0",
+                above=-math.inf if is_text else 0,
+                below=0 if is_text else math.inf,
+            ),
+            clear=CLEAR[what],
         )
         for control, (name, text) in zip(controls, _CLAIMS, strict=False)
     ]
