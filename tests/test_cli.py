@@ -224,7 +224,7 @@ def test_smoke_within_90_seconds(smoke, command, tmp_path):
     assert (out / "report.html").stat().st_size > 100_000
     again = command("reproduce", "--scale", "smoke", "--out", out)
     assert again.returncode == 0
-    assert "fig2b: Figure 2b; 2 runs, 2 done" in again.stdout
+    assert "controls: Beyond the paper; 4 runs, 4 done" in again.stdout
     rebuilt = call("report", out, "--out", tmp_path / "page.html")
     assert rebuilt.stdout.strip() == str(tmp_path / "page.html")
     assert len(list((tmp_path / "charts").glob("*.png"))) >= 6

@@ -224,7 +224,11 @@ def test_two_processes_of_torchrun_give_the_numbers_of_one(corpus, tmp_path):
         execute(with_options(run, options), tmp_path / "one" / f"{run.name}-seed0", 0, options, lambda progress: None)
     assert two.stdout.count("page:") == 1
     for name in ("t5-seed0", "vit-seed0"):
-        first, second = (RunFolder(tmp_path / folder / name).records() for folder in ("one", "two"))
+        whole = [RunFolder(tmp_path / folder / name).records() for folder in ("one", "two")]
+        # Rounding may move a prediction across the edge of a bin.
+        binned = [sum(r.num_tokens or 0 for r in part if r.what == "reliability") for part in whole]
+        assert binned[0] == binned[1] > 0
+        first, second = ([r for r in part if r.what != "reliability"] for part in whole)
         keys = [[(r.what, r.split, r.layer, r.stack, r.step, r.num_tokens) for r in part] for part in (first, second)]
         assert keys[0] == keys[1]
         assert [r.value for r in second] == pytest.approx([r.value for r in first], rel=2e-2)

@@ -20,8 +20,8 @@ def test_density_by_layer_has_a_figure_per_model_and_a_panel_per_stack(
     assert (t5.name, vit.name) == ("fig2a-layers-t5", "fig2a-layers-vit")
     assert [len(rows) for rows in points(t5)] == [4, 4]
     (rows,) = points(vit)
-    assert len(rows) == 2 * 6
-    assert {row["setting"] for row in rows} == {"ViT", "ViT, 2x"}
+    assert len(rows) == 6
+    assert {row["setting"] for row in rows} == {"ViT"}
     for row in rows:
         assert row["low"] < row["value"] < row["high"]
         assert row["seeds"] == 2
