@@ -21,8 +21,8 @@ class Reproduce(Options, Command):
     """Train the paper's models, measure them, and judge the paper's claims.
 
     Models are measured during and after training, claims are judged over seeds, and one HTML page shows the results.
-    Without arguments: a T5 and a ViT, with and without their MLPs, and the theorem, at scale quick: about ten minutes
-    on two CPU cores.
+    Without arguments: a T5 and a ViT, with and without their MLPs, and the theorem, at scale quick: ten to fifteen
+    minutes on two CPU cores.
 
     recipes (in the order of the paper; what each costs is printed before it starts):
     EXPERIMENTS

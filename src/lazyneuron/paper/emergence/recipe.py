@@ -72,7 +72,7 @@ def fig2b(scale: Scale) -> Recipe:
 
     | | the paper | here |
     | --- | --- | --- |
-    | T5's data | C4, seen less than once | laptop: a twentieth of the text, seen about 12 times; else as `t5` |
+    | T5's data | C4, seen less than once | laptop: a twentieth of the text, seen about 10 times; else as `t5` |
     | ViT's data | ImageNet-21k | laptop: 5,000 images, seen 60 times (`few_images`); else as `vit` |
     | judged by | curves that align closely | 10 % of each layer's density, after 10 epochs and a generalisation gap |
     """
