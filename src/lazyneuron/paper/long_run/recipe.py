@@ -3,6 +3,7 @@
 import math
 
 from lazyneuron.paper.claim import Claim, Records, Seen
+from lazyneuron.paper.controls.recipe import dense_beats
 from lazyneuron.paper.density_claims import few_active, with_collapse
 from lazyneuron.paper.emergence.recipe import every_layer_sparser
 from lazyneuron.paper.long_run import LONG_RUN
@@ -10,7 +11,7 @@ from lazyneuron.paper.long_run.power_law import LAYERS, extrapolate, mean_densit
 from lazyneuron.paper.options import Scale
 from lazyneuron.paper.recipe import Recipe
 from lazyneuron.paper.runs import T5Task, Training
-from lazyneuron.paper.trainings import t5, varied
+from lazyneuron.paper.trainings import t5, varied, without_mlps
 
 LAW_ERROR = 0.10
 _NUM_TOKENS = 100_000_000
@@ -18,10 +19,10 @@ _TIMES_THE_STEPS = {"smoke": 2, "quick": 5, "paper": 3}
 
 
 def long_run(scale: Scale) -> Recipe:
-    """Costs one long training of T5: at scale laptop 195,313 steps of 8 x 64 tokens, one seed.
+    """Costs one long training of T5 and one without its MLPs: at scale laptop 97,657 steps of 16 x 64 tokens, one seed.
 
     That is 100 million tokens, counted at the encoder's input: targets are not counted, tokens seen again are. The rate
-    is T5X's, 1 / sqrt(max(step, 10,000)), which does not depend on how many steps follow: the run is `t5` continued.
+    is `t5`'s, 1 / sqrt(max(step, n)), which does not depend on how many steps follow: the run is `t5` continued.
 
     | | Sparsing Law (arXiv 2411.02335) | here, scale laptop |
     | --- | --- | --- |
@@ -31,18 +32,19 @@ def long_run(scale: Scale) -> Recipe:
     | law | logspace power law with a limit | power law with a floor |
     | judged by | curves fitted to the densities | the last third of the steps, predicted from those before |
     """
-    run = _at_length(t5(scale), scale)
+    run, control = (_at_length(of, scale) for of in (t5(scale), without_mlps(t5(scale))))
     return Recipe(
         experiment=LONG_RUN,
         num_seeds=1,
-        runs=(run,),
+        runs=(run, control),
         claims=(
+            *dense_beats(run, control),
             few_active(run.name),
             every_layer_sparser(run.name),
             *(follows_a_power_law(run.name, layers) for layers in LAYERS),
         ),
         setting="model",
-        settings=("T5, long",),
+        settings=("T5, long", "T5, long, without MLPs"),
     )
 
 
