@@ -9,7 +9,7 @@ import torch
 
 from lazyneuron.measure.cost import cost
 from lazyneuron.paper.runs import ImageTask, RunSpec, T5Task, Training
-from lazyneuron.paper.task import task_model
+from lazyneuron.paper.task import silence, sites_of, task_model
 
 _START_S = 3.0
 _STEP_S = 0.004
@@ -65,8 +65,10 @@ def _flops(task: T5Task | ImageTask) -> tuple[float, int]:
             model = task_model(task, _NUM_CLASSES.get(task.images, 1000), channels)
             side = task.augmentation.canvas
             inputs = torch.zeros(1, channels, side, side)
+        if task.mlps == "none":
+            silence(model, sites_of(model, inputs))
         found = cost(model.eval(), [], inputs, num_tokens=1)
-    return found.total.dense_flops, sum(p.ndim > 1 for p in model.parameters()) // 6
+    return found.total.dense_flops, sum(p.ndim > 1 and p.requires_grad for p in model.parameters()) // 6
 
 
 @cache

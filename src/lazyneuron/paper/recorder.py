@@ -33,8 +33,6 @@ class Recorder:
     parent: dict[str, Any]
 
     def __post_init__(self) -> None:
-        if self.run.task.mlps == "none":
-            self.sites = []
         found = [r for r in self.folder.records() if r.what == "density" and r.split == "eval"]
         self.density = tuple(r.value for r in found if r.step == found[-1].step)
 

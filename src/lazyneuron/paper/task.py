@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -184,19 +185,20 @@ def build_model(batches: Batches, seed: int) -> nn.Module:
         model = batches.model()
     if batches.task.mlps == "none":
         example = labelled(batches.probe("eval", 0)).inputs
-        _silence(model, sites_of(model, {name: value[:1] for name, value in example.items()}))
+        silence(model, sites_of(model, {name: value[:1] for name, value in example.items()}))
     return model
 
 
-def _silence(model: nn.Module, sites: Sequence[Site]) -> None:
-    """Make every MLP give 0, and no gradient, for good: zeros in its down projection, and no parameter is trained."""
-    parameters = dict(model.named_parameters())
+def silence(model: nn.Module, sites: Sequence[Site]) -> None:
+    """Make every MLP give 0 without computing it, and train none of its weights.
+
+    What is before an MLP gets a gradient of zeros: a process that gets none would keep the others waiting.
+    """
     for site in sites:
-        for weight in filter(None, (site.up, site.gate, site.down)):
-            names = (weight, weight.removesuffix("weight") + "bias")
-            for parameter in (parameters[name].requires_grad_(False) for name in names if name in parameters):
-                if weight == site.down:
-                    parameter.data.zero_()
+        assert site.down is not None
+        mlp = model.get_submodule(site.down.rsplit(".", 2)[0])
+        mlp.requires_grad_(False)
+        mlp.forward = partial(torch.mul, 0)
 
 
 def sites_of(model: nn.Module, example: dict[str, Tensor]) -> list[Site]:

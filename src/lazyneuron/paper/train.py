@@ -58,7 +58,7 @@ def train(
         raise UsageError(f"{run.name}: PyTorch's Adafactor takes no sharded weights (torch 2.13): leave out --shard")
     model = build_model(batches, seed)
     example = {name: value[:1] for name, value in batches.probe("eval", 0).items() if name != "labels"}
-    sites = sites_of(model, example)
+    sites = [] if run.task.mlps == "none" else sites_of(model, example)
     if run.selection is not None:
         enforce(model, run.selection, sites, example)
     prepared = shard(model.to(accelerator.device)) if sharded else accelerator.prepare(model)

@@ -62,7 +62,7 @@ def t5(scale: Scale) -> Training:
     | batch, in tokens of the encoder | 128 to 256 x 512 | 256 x 512 | 16 x 64 | 8 x 64 |
     | steps | 100,000 | 100,000 | 8,000 | 10,000 |
     | optimizer | Adafactor, z-loss 1e-4 | the same | the same | the same |
-    | rate, 1 / sqrt(max(step, n)) | n = 10,000: 0.01 at first | the same | n = 2,500: 0.02 | the same: 0.01 |
+    | rate, 1 / sqrt(max(step, n)) | n = 10,000: 0.01 at first | the same | the same | the same |
     | dropout | 0 | 0 | 0 | 0 |
     """
     if scale == "smoke":
@@ -71,7 +71,7 @@ def t5(scale: Scale) -> Training:
         return _QUICK_T5
     if scale == "laptop":
         task = T5Task(size="tiny", text="state-of-the-union", vocab_size=2048)
-        return replace(_QUICK_T5, task=task, num_steps=8000, batch_size=16, learning_rate=0.02, probe_batches=16)
+        return replace(_QUICK_T5, task=task, num_steps=8000, batch_size=16, probe_batches=16)
     task = T5Task(
         size="base", text="hf:allenai/c4/en", vocab_size=32_128, input_length=512, max_text_bytes=60_000_000_000
     )
