@@ -22,8 +22,16 @@ def test_pillows_letters_are_62_classes_each_drawn_as_often():
     assert found.pixels.dtype == np.uint8
     assert np.array_equal(np.bincount(found.labels), np.full(62, 3))
     assert not found.faces.any()
-    again = pillow_letters(copies=3)
-    assert np.array_equal(found.pixels, again.pixels)
+
+
+def test_letters_are_drawn_once_and_then_read(monkeypatch):
+    found = glyphs._draw_all([""], 2, (variety := glyphs.Variety(12, 25.0, 4.0)))
+    first = glyphs._drawn([""], 2, variety)
+    monkeypatch.setattr(glyphs, "_draw_all", None)
+    for drawn in (first, glyphs._drawn([""], 2, variety)):
+        assert all(np.array_equal(a, b) and a.dtype == b.dtype for a, b in zip(found, drawn, strict=True))
+    with pytest.raises(TypeError):
+        glyphs._drawn([""], 2, variety._replace(turn=24.0))
 
 
 def test_copies_differ_and_classes_look_different():

@@ -1,14 +1,17 @@
 """Letters drawn in typefaces: images of many classes on any machine, for which a Transformer needs its MLPs."""
 
+import hashlib
+import os
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, __version__
 
 from lazyneuron.errors import UsageError
+from lazyneuron.records.folder import cache_folder
 
 DEJAVU_FOLDERS = (
     Path("/usr/share/fonts/truetype/dejavu"),
@@ -20,6 +23,8 @@ _RANGES = (range(0x21, 0x7F), range(0xC0, 0x100), range(0x391, 0x3CA), range(0x4
 _NO_CHARACTER = "\U0010fffe"
 _SIDE = 28
 _LARGEST = 23
+_FORMAT = 1
+"""Raised with every change to what is drawn, as drawn letters are kept in the cache folder."""
 
 
 class Variety(NamedTuple):
@@ -62,7 +67,23 @@ def dejavu_letters(copies: int = 4) -> Glyphs:
 
 
 def _drawn(faces: Sequence[str], copies: int, variety: Variety) -> Glyphs:
-    """Each character `copies` times in each typeface."""
+    """Each character `copies` times in each typeface, kept in the cache folder by the typefaces' content."""
+    key = hashlib.sha256(repr((_FORMAT, __version__, copies, variety)).encode())
+    for face in filter(None, faces):
+        key.update(Path(face).read_bytes())
+    file = cache_folder() / f"letters-{key.hexdigest()[:16]}.npz"
+    if file.exists():
+        with np.load(file) as kept:
+            return Glyphs(**kept)
+    found = _draw_all(faces, copies, variety)
+    temporary = file.with_name(f"{file.stem}.{os.getpid()}.npz")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(temporary, **found._asdict())
+    temporary.replace(file)
+    return found
+
+
+def _draw_all(faces: Sequence[str], copies: int, variety: Variety) -> Glyphs:
     characters = _characters(faces)
     rng = np.random.default_rng(0)
     shape = (len(faces), len(characters), copies)
