@@ -85,17 +85,19 @@ def _see_step0(records: Sequence[Record], transformers: bool) -> Seen | None:
 
 def theorem(run: str) -> tuple[Claim, ...]:
     """Every claim of Theorem 3.1 on the run of that name."""
-    return under(
-        THEOREM,
-        Claim(
-            name="theorem-sign",
-            text="Below a random output layer the expected gradient on every active pre-activation is positive.",
-            where="Theorem 3.1",
-            metric="smallest z of one active neuron's mean gradient",
-            expected="above the Bonferroni z at 5 %",
-            runs=(run,),
-            is_check=True,
-            see=lambda records: _see_signs(records[run]),
+    return (
+        *under(
+            THEOREM,
+            Claim(
+                name="theorem-sign",
+                text="Below a random output layer the expected gradient on every active pre-activation is positive.",
+                where="Theorem 3.1",
+                metric="smallest z of one active neuron's mean gradient",
+                expected="above the Bonferroni z at 5 %",
+                runs=(run,),
+                is_check=True,
+                see=lambda records: _see_signs(records[run]),
+            ),
         ),
         Claim(
             name="theorem-closed-forms",
@@ -117,23 +119,26 @@ def theorem(run: str) -> tuple[Claim, ...]:
             is_check=True,
             see=lambda records: _see_controls(records[run]),
         ),
-        Claim(
-            name="theorem-step0-mlp",
-            text="In a real 2-layer MLP at step 0 the mean gradient on active pre-activations is positive.",
-            where="Theorem 3.1",
-            metric="z of the mean gradient over its root mean square",
-            expected="above the Bonferroni z at 5 %",
-            runs=(run,),
-            is_check=True,
-            see=lambda records: _see_step0(records[run], transformers=False),
-        ),
-        Claim(
-            name="theorem-step0-transformer",
-            text="In a real Transformer at step 0 the mean gradient on active pre-activations is positive.",
-            where="Theorem 3.1, read for whole networks",
-            metric="smallest z over layers of the mean gradient over its root mean square",
-            expected="every layer above the Bonferroni z at 5 %",
-            runs=(run,),
-            see=lambda records: _see_step0(records[run], transformers=True),
+        *under(
+            THEOREM,
+            Claim(
+                name="theorem-step0-mlp",
+                text="In a real 2-layer MLP at step 0 the mean gradient on active pre-activations is positive.",
+                where="Theorem 3.1",
+                metric="z of the mean gradient over its root mean square",
+                expected="above the Bonferroni z at 5 %",
+                runs=(run,),
+                is_check=True,
+                see=lambda records: _see_step0(records[run], transformers=False),
+            ),
+            Claim(
+                name="theorem-step0-transformer",
+                text="In a real Transformer at step 0 the mean gradient on active pre-activations is positive.",
+                where="Theorem 3.1, read for whole networks",
+                metric="smallest z over layers of the mean gradient over its root mean square",
+                expected="every layer above the Bonferroni z at 5 %",
+                runs=(run,),
+                see=lambda records: _see_step0(records[run], transformers=True),
+            ),
         ),
     )
