@@ -5,16 +5,12 @@ from collections.abc import Sequence
 
 from lazyneuron.paper.claim import Claim, Seen
 from lazyneuron.paper.lines import THEOREM, under
-from lazyneuron.paper.theorem31.gradient import CONTROLS, bonferroni_z
+from lazyneuron.paper.theorem31.gradient import CONTROLS, bonferroni_z, z_score
 from lazyneuron.records.record import Record
 
 
 def _cases(records: Sequence[Record], what: str) -> dict[str, Record]:
     return {r.case: r for r in records if r.what == what}
-
-
-def _z(value: float, error: float | None) -> float:
-    return value / error if error else math.copysign(math.inf, value) if value else 0.0
 
 
 def _see_signs(records: Sequence[Record]) -> Seen | None:
@@ -36,7 +32,7 @@ def _see_closed_forms(records: Sequence[Record]) -> Seen | None:
 
     def gap(case: str) -> float:
         a, b = seen[case], closed[case]
-        return abs(_z(a.value - b.value, math.hypot(a.error or 0, b.error or 0)))
+        return abs(z_score(a.value - b.value, math.hypot(a.error or 0, b.error or 0)))
 
     case = max(sorted(both), key=gap)
     needed = bonferroni_z(len(both), alpha=0.005)
@@ -53,7 +49,7 @@ def _see_controls(records: Sequence[Record]) -> Seen | None:
     broken = [name for name, sign in signs.items() if sign == 0 and found[name].value != 0]
     if broken:
         return Seen(math.inf, f"{broken[0]} should be exactly 0", "does not hold")
-    scores = {name: _z(found[name].value, found[name].error) for name, sign in signs.items() if sign}
+    scores = {name: z_score(found[name].value, found[name].error) for name, sign in signs.items() if sign}
     if not scores:
         return None
     name = max(scores, key=lambda name: scores[name])
@@ -68,7 +64,7 @@ def _see_step0(records: Sequence[Record], transformers: bool) -> Seen | None:
     found = [r for r in step0 if (r.case != "mlp") == transformers]
     if not found:
         return None
-    scores = [_z(r.value, r.error) for r in found]
+    scores = [z_score(r.value, r.error) for r in found]
     needed, against = bonferroni_z(len(found)), bonferroni_z(len(found), alpha=0.005)
     positive, negative = sum(z >= needed for z in scores), sum(z <= -against for z in scores)
     value = min(scores)

@@ -106,20 +106,9 @@ class GradientEstimate:
     closed_form: float | None
     closed_form_error: float | None
 
-    @property
-    def z(self) -> float:
-        """mean / error, and 0 where every draw gave zero."""
-        return _z(self.mean, self.error)
 
-    @property
-    def closed_form_z(self) -> float | None:
-        """How many standard errors of the difference the estimate lies above the closed form."""
-        if self.closed_form is None or self.closed_form_error is None:
-            return None
-        return _z(self.mean - self.closed_form, math.hypot(self.error, self.closed_form_error))
-
-
-def _z(mean: float, error: float) -> float:
+def z_score(mean: float, error: float | None) -> float:
+    """How many standard errors a mean is away from 0; infinite without an error, and 0 where both are 0."""
     return mean / error if error else math.copysign(math.inf, mean) if mean else 0.0
 
 
@@ -218,7 +207,7 @@ def expected_gradient(case: Case, num_draws: int, seed: int) -> GradientEstimate
     return GradientEstimate(
         mean=average.mean.item(),
         error=average.error.item(),
-        min_z=min(map(_z, neurons.mean.tolist(), neurons.error.tolist())),
+        min_z=min(map(z_score, neurons.mean.tolist(), neurons.error.tolist())),
         num_active=active,
         num_draws=num_draws,
         closed_form=closed_form,
