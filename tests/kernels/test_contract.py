@@ -27,7 +27,7 @@ SHAPES = [(1, 1, 1), (1, 37, 33), (3, 1, 7), (7, 97, 130), (2, 301, 1), (64, 40,
 
 @dataclass(frozen=True)
 class Problem:
-    """Tensors of one shape: tokens, a map, weights with screens, biases; `k` of the neurons are kept."""
+    """Tensors of one shape: tokens, a map, weights with screens, biases, int8; `k` of the neurons are kept."""
 
     x: Tensor
     h: Tensor
@@ -35,7 +35,14 @@ class Problem:
     other: Rows
     down: Tensor
     bias: Tensor
+    int8: Rows
     k: int
+
+    @property
+    def int8_down(self) -> tuple[Tensor, ...]:
+        """What follows the map where the down weight is int8."""
+        assert self.int8.scales is not None
+        return self.int8.weight_FD, self.bias, self.int8.scales
 
 
 @dataclass(frozen=True)
@@ -67,9 +74,13 @@ CASES = {
     "values": Case(bin_values, lambda p: (p.h - 1, p.h[:, 0] != 1)),
     "sparse down": Case(skip.sparse_down, lambda p: (p.h, p.down, p.bias)),
     "sparse down of nothing": Case(skip.sparse_down, lambda p: (p.h * 0, p.down)),
+    "sparse down, int8": Case(skip.sparse_down, lambda p: (p.h, *p.int8_down)),
     "dense up": Case(skip.dense_up, lambda p: (p.x, p.up)),
+    "dense up, int8": Case(skip.dense_up, lambda p: (p.x, p.int8)),
     "dense down": Case(skip.dense_down, lambda p: (p.h, p.down, p.bias)),
+    "dense down, int8": Case(skip.dense_down, lambda p: (p.h, *p.int8_down)),
     "masked up": Case(skip.masked_up, lambda p: (p.x, p.up, p.h)),
+    "masked up, int8": Case(skip.masked_up, lambda p: (p.x, p.int8, p.h)),
     "masked up, silu": Case(skip.masked_up, lambda p: (p.x, p.up, -p.h, "silu")),
     "screened up": Case(skip.screened_up, lambda p: (p.x, p.up), "relu"),
     "screened up, top-k": Case(skip.screened_up, lambda p: (p.x, p.up, "relu", p.k), "relu", True),
@@ -119,7 +130,8 @@ def problem(T: int, F: int, D: int, dtype: torch.dtype, kind: str, k: int) -> Pr
 
     h = torch.relu(drawn(T, F) - 1).to(dtype)
     h[T // 2] = 0
-    return Problem(drawn(T, D).to(dtype), h, rows(), rows(), drawn(F, D).to(dtype), drawn(D), min(k, F))
+    int8 = Rows(torch.randint(-127, 128, (F, D)).to(torch.int8), drawn(F), scales=2.0 ** torch.randint(-9, 1, (F,)))
+    return Problem(drawn(T, D).to(dtype), h, rows(), rows(), drawn(F, D).to(dtype), drawn(D), int8, min(k, F))
 
 
 def run(operator: Operator, arguments: tuple[Any, ...], way: str = "public") -> tuple[Tensor, ...]:
@@ -210,10 +222,12 @@ def test_what_is_not_read_may_hold_anything(name, dtype, num_threads):
     if case.operator is skip.sparse_down:
         unread = (case.arguments(p)[0] == 0)[0]
         p.down[unread] = math.nan
+        p.int8_down[-1][unread] = math.nan
     else:
         unread = (before[0] == case.left_out)[0]
         p.up.weight_FD[unread] = math.nan
         p.up.weight_FD[unread & (torch.arange(130) % 2 == 0)] = math.inf
+        p.int8_down[-1][unread] = math.nan
     assert unread.sum() > 10
     for one, other in zip(run(case.operator, case.arguments(p)), before, strict=True):
         assert torch.equal(one, other)

@@ -11,6 +11,7 @@ from lazyneuron.kernels.screen import Screen, screen_of
 from lazyneuron.kernels.skip import (
     KINDS,
     dense_mlp,
+    dense_up,
     largest_logits,
     masked_up,
     screen_bounds,
@@ -373,7 +374,7 @@ def test_whatever_may_be_among_the_k_largest_is_computed(dtype, activation, way,
 
 def test_weights_that_no_kernel_reads_are_refused():
     up, down, x = random_rows(8, 4), torch.randn(8, 4), torch.randn(2, 4)
-    for bad in (down.half(), down.double(), torch.randn(4, 8).T, torch.randn(8, 4, device="meta")):
+    for bad in (down.half(), down.double(), down.char(), torch.randn(4, 8).T, torch.randn(8, 4, device="meta")):
         for run in (
             lambda bad=bad: sparse_down(torch.randn(2, 8), bad),
             lambda bad=bad: screened_up(x, Rows(bad, None, up.screen)),
@@ -411,6 +412,14 @@ UNCHECKED = {
     "a gate with k and no screen": lambda x, up, down: sparse_mlp(x, Rows(up.weight_FD), down, gate=up, k=3),
     "SiLU": lambda x, up, down: sparse_mlp(x, up, down, activation="silu"),
     "another activation": lambda x, up, down: sparse_mlp(x, up, down, activation="tanh"),
+    "scales of fp32": lambda x, up, down: dense_up(x, Rows(up.weight_FD, scales=torch.ones(64))),
+    "too few scales": lambda x, up, down: dense_up(x, Rows(up.weight_FD.char(), scales=torch.ones(63))),
+    "bf16 scales of down": lambda x, up, down: sparse_down(
+        torch.rand(2, 64), down.char(), None, torch.ones(64).bfloat16()
+    ),
+    "int8 with a screen": lambda x, up, down: screened_up(
+        x, Rows(up.weight_FD.char(), screen=up.screen, scales=torch.ones(64))
+    ),
     "no screen of the other": lambda x, up, down: screened_up(x, up, "silu", 3, Rows(down)),
 }
 

@@ -10,13 +10,15 @@ _SUMMING = 1 + 1e-9  # more than those of a norm in float64, of up to a million 
 
 
 def widened(weight):
-    """A weight as fp32: itself, or of the bits of a bf16."""
+    """A weight as fp32: itself, an int8, or of the bits of a bf16."""
 
 
 @overload(widened, inline="always")
 def _(weight):
     if isinstance(weight, types.Float):
         return lambda weight: weight
+    if weight.bitwidth == 8:
+        return lambda weight: np.float32(weight)
     return lambda weight: np.int32(np.int32(weight) << np.int32(16)).view(np.float32)
 
 

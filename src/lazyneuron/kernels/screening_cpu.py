@@ -144,7 +144,7 @@ def contradictions(found, u_TF, low_TF, high_TF, score_TF, least_T, scales_F3, s
 
 
 @njit
-def recompute(found, w_FD, bias_F, x_TD, high_TF, least_T, out_TF):
+def recompute(found, w_FD, scales_F, bias_F, x_TD, high_TF, least_T, out_TF):
     """The pre-activations of the neurons `found`, for the tokens that may need them."""
     whole, four = 0, np.empty(4, np.float32)
     if len(x_TD) == 1:
@@ -152,10 +152,16 @@ def recompute(found, w_FD, bias_F, x_TD, high_TF, least_T, out_TF):
         for i in range(0, whole, 4):
             dot4(w_FD, found[i : i + 4], x_TD[0], four)
             for j in range(4):
-                out_TF[0, found[i + j]] = four[j] + (bias_F[found[i + j]] if len(bias_F) > 0 else np.float32(0))
+                out_TF[0, found[i + j]] = affine(found[i + j], four[j], scales_F, bias_F)
     for i in range(whole, len(found)):
         f = found[i]
-        bias = bias_F[f] if len(bias_F) > 0 else np.float32(0)
         for t in range(len(x_TD)):
             if is_candidate(high_TF[t, f], least_T[t]):
-                out_TF[t, f] = dot(w_FD[f], x_TD[t]) + bias
+                out_TF[t, f] = affine(f, dot(w_FD[f], x_TD[t]), scales_F, bias_F)
+
+
+@njit(inline="always")
+def affine(f, product, scales_F, bias_F):
+    """The pre-activation of a neuron from the product with its row, which has a scale where weights are int8."""
+    product *= scales_F[f] if len(scales_F) > 0 else np.float32(1)
+    return product + (bias_F[f] if len(bias_F) > 0 else np.float32(0))

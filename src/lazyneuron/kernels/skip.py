@@ -8,11 +8,12 @@
     largest_logits  the largest entries of x weight^T: exact unless an int8 copy rules the entry out, else -inf
     dense_up, dense_down, dense_mlp     all rows, on the same threads
 
-Tokens are [T, D]; weights have one row a neuron, fp32 or bf16; sums are in fp32, results in the tokens' dtype. Each
-function is its meaning in plain PyTorch; the CPU's kernel follows it. A kernel that screens may compute more than the
-reference, whose result it agrees with after the activation and Top-k; it never drops what the exact answer needs. What
-is ranked is what a model in the tokens' dtype ranks: in bf16 rounded at each step, so that entries which only rounding
-makes equal are all kept. (Where a sum lies at the edge between two bf16 numbers, its order decides, here as in torch.)
+Tokens are [T, D]; weights have one row a neuron, fp32 or bf16; sums are in fp32, results in the tokens' dtype. What
+needs no screen also takes int8 weights, where each row counts times its scale. Each function is its meaning in plain
+PyTorch; the CPU's kernel follows it. A kernel that screens may compute more than the reference, whose result it agrees
+with after the activation and Top-k; it never drops what the exact answer needs. What is ranked is what a model in the
+tokens' dtype ranks: in bf16 rounded at each step, so that entries which only rounding makes equal are all kept. (Where
+a sum lies at the edge between two bf16 numbers, its order decides, here as in torch.)
 `reads`, int64 [2], is how many weight rows were read, and how many pairs of a token and a neuron needed them.
 """
 
@@ -25,7 +26,7 @@ from torch.nn.functional import linear
 
 from lazyneuron.kernels.operators import Operator, cpu_kernel
 from lazyneuron.kernels.topk import topk
-from lazyneuron.kernels.weights import Rows, StaleScreenError, check_bias, check_weight
+from lazyneuron.kernels.weights import Rows, StaleScreenError, check_vector, check_weight
 
 ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "relu": torch.relu,
@@ -40,13 +41,15 @@ _BYTES_PER_THREAD = 2**17
 
 
 @Operator
-def sparse_down(h_TF: Tensor, down_FD: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """y[t] = bias + the sum over active i of h[t, i] * down[i], [T, D], and the reads.
+def sparse_down(
+    h_TF: Tensor, down_FD: Tensor, bias: Tensor | None = None, scales: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """y[t] = bias + the sum over active i of h[t, i] * scales[i] * down[i], [T, D], and the reads.
 
     Inactive neurons contribute nothing, whatever their weights hold (inf and NaN included).
     """
     h = _wide(h_TF)
-    down = down_FD.to(h.dtype)
+    down = _scaled(down_FD, scales, h.dtype)
     y_TD = h.new_zeros(len(h), down.shape[1])
     for t in range(len(h)):
         y_TD[t] = h[t] @ torch.where((h[t] != 0)[:, None], down, 0)
@@ -54,9 +57,10 @@ def sparse_down(h_TF: Tensor, down_FD: Tensor, bias: Tensor | None = None) -> tu
 
 
 @sparse_down.on_cpu
-def _(h_TF: Tensor, down_FD: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    y_TD = _output_for(h_TF, down_FD, bias)
-    reads = _run("down", down_FD, len(h_TF), h_TF=_fp32(h_TF), down_FD=down_FD, bias_D=bias, y_TD=y_TD)
+def _(h_TF: Tensor, down_FD: Tensor, bias: Tensor | None = None, scales: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    y_TD = _output_for(h_TF, down_FD, bias, scales)
+    given = {"h_TF": _fp32(h_TF), "down_FD": down_FD, "bias_D": bias, "row_scales_F": scales}
+    reads = _run("down", down_FD, len(h_TF), y_TD=y_TD, **given)
     return y_TD.to(h_TF.dtype), reads
 
 
@@ -116,7 +120,7 @@ def masked_up(x_TD: Tensor, up: Rows, mask_TF: Tensor, activation: str = "relu")
 def _(x_TD: Tensor, up: Rows, mask_TF: Tensor, activation: str = "relu") -> tuple[Tensor, Tensor]:
     u_TF, kind = _map_for(x_TD, up), _kind(activation)
     _check_width("the mask", mask_TF, len(up.weight_FD))
-    given = {"x_TD": _fp32(x_TD), "mask_TF": _fp32(mask_TF), "w_FD": up.weight_FD, "bias_F": up.bias}
+    given = {"x_TD": _fp32(x_TD), "mask_TF": _fp32(mask_TF), **_weights_of(up)}
     reads = _run("masked", up.weight_FD, len(x_TD), kind=kind, u_TF=u_TF, **given)
     return u_TF.to(x_TD.dtype), reads
 
@@ -151,21 +155,22 @@ def dense_up(x_TD: Tensor, up: Rows) -> Tensor:
 @dense_up.on_cpu
 def _(x_TD: Tensor, up: Rows) -> Tensor:
     u_TF = _map_for(x_TD, up)
-    _run("product", up.weight_FD, len(x_TD), False, x_TD=_fp32(x_TD), w_FD=up.weight_FD, bias_F=up.bias, u_TF=u_TF)
+    _run("product", up.weight_FD, len(x_TD), False, x_TD=_fp32(x_TD), u_TF=u_TF, **_weights_of(up))
     return u_TF.to(x_TD.dtype)
 
 
 @Operator
-def dense_down(h_TF: Tensor, down_FD: Tensor, bias: Tensor | None = None) -> Tensor:
-    """h down + bias: [T, D]."""
+def dense_down(h_TF: Tensor, down_FD: Tensor, bias: Tensor | None = None, scales: Tensor | None = None) -> Tensor:
+    """(h * scales) down + bias: [T, D]."""
     h = _wide(h_TF)
-    return _plus(h @ down_FD.to(h.dtype), bias).to(h_TF.dtype)
+    return _plus(h @ _scaled(down_FD, scales, h.dtype), bias).to(h_TF.dtype)
 
 
 @dense_down.on_cpu
-def _(h_TF: Tensor, down_FD: Tensor, bias: Tensor | None = None) -> Tensor:
-    y_TD = _output_for(h_TF, down_FD, bias)
-    _run("down_all", down_FD, len(h_TF), False, h_TF=_fp32(h_TF), down_FD=down_FD, bias_D=bias, y_TD=y_TD)
+def _(h_TF: Tensor, down_FD: Tensor, bias: Tensor | None = None, scales: Tensor | None = None) -> Tensor:
+    y_TD = _output_for(h_TF, down_FD, bias, scales)
+    given = {"h_TF": _fp32(h_TF), "down_FD": down_FD, "bias_D": bias, "row_scales_F": scales}
+    _run("down_all", down_FD, len(h_TF), False, y_TD=y_TD, **given)
     return y_TD.to(h_TF.dtype)
 
 
@@ -212,7 +217,11 @@ def _plus(y_TD: Tensor, bias: Tensor | None) -> Tensor:
 
 def _product(x_TD: Tensor, rows: Rows) -> Tensor:
     x = _wide(x_TD)
-    return _plus(x @ rows.weight_FD.to(x.dtype).t(), rows.bias)
+    return _plus(x @ _scaled(rows.weight_FD, rows.scales, x.dtype).t(), rows.bias)
+
+
+def _scaled(weight_FD: Tensor, scales: Tensor | None, dtype: torch.dtype) -> Tensor:
+    return weight_FD.to(dtype) if scales is None else weight_FD.to(dtype) * scales.to(dtype)[:, None]
 
 
 def _reads(is_needed_TF: Tensor) -> Tensor:
@@ -235,6 +244,10 @@ def _run(name: str, weight_FD: Tensor, num_tokens: int, is_counted: bool = True,
             f"{-rows} pre-activations are outside their bounds: the weights changed; screen them again"
         )
     return reads
+
+
+def _weights_of(rows: Rows) -> dict[str, Any]:
+    return {"w_FD": rows.weight_FD, "bias_F": rows.bias, "row_scales_F": rows.scales}
 
 
 def _screen_of(rows: Rows) -> dict[str, Any]:
@@ -268,10 +281,10 @@ def _map_for(x_TD: Tensor, rows: Rows, other: Rows | None = None) -> Tensor:
     return torch.empty(len(x_TD), len(weight_FD), device="cpu")
 
 
-def _output_for(h_TF: Tensor, down_FD: Tensor, bias: Tensor | None) -> Tensor:
+def _output_for(h_TF: Tensor, down_FD: Tensor, bias: Tensor | None, scales: Tensor | None) -> Tensor:
     """An empty fp32 output for a map and a down projection that fit each other; ValueError if they do not."""
-    check_weight(down_FD)
-    check_bias(bias, down_FD.shape[1])
+    check_weight(down_FD, scales)
+    check_vector("a bias", bias, down_FD.shape[1])
     _check_width("the map", h_TF, len(down_FD))
     return torch.empty(len(h_TF), down_FD.shape[1], device="cpu")
 

@@ -80,7 +80,7 @@ def screened(
         barrier(team)
     number, pairs = candidates(start, stop, high_TF, least_T, found_F)
     own = found_F[start : start + number]
-    recompute(own, w_FD, bias_F, x_TD, high_TF, least_T, u_TF)
+    recompute(own, w_FD, np.empty(0, np.float32), bias_F, x_TD, high_TF, least_T, u_TF)
     outside = 0
     if is_certified and not is_product:
         outside = contradictions(own, u_TF, low_TF, high_TF, high_TF, least_T, scales_F3, sizes_T3, x_TD.shape[1])
@@ -113,11 +113,12 @@ def masked(
     team,
     kind: int,
     x_TD: F32,
-    w_FD: F32 | I16,
+    w_FD: F32 | I16 | I8,
     mask_TF: F32,
     u_TF: F32,
     reads_2: I64,
     bias_F: F32 | None = None,
+    row_scales_F: F32 | None = None,
     *,
     score_TF: F32,
     found_F: I32,
@@ -131,7 +132,7 @@ def masked(
     zero_T = np.zeros(len(x_TD), np.float32)
     u_TF[:, start:stop] = 0
     number, pairs = candidates(start, stop, mask_TF, zero_T, found_F)
-    recompute(found_F[start : start + number], w_FD, bias_F, x_TD, mask_TF, zero_T, u_TF)
+    recompute(found_F[start : start + number], w_FD, row_scales_F, bias_F, x_TD, mask_TF, zero_T, u_TF)
     report(team, number, pairs, 0, counts_P3, reads_2)
 
 
@@ -139,18 +140,21 @@ def masked(
 def down(
     team,
     h_TF: F32,
-    down_FD: F32 | I16,
+    down_FD: F32 | I16 | I8,
     y_TD: F32,
     reads_2: I64,
     bias_D: F32 | None = None,
+    row_scales_F: F32 | None = None,
     *,
     found_F: I32,
+    scaled_TF: F32,
     y_PTD: F32,
     counts_P3: I64,
 ):
     """The down projection of what is active."""
     (start, stop), y_own = share(team, len(down_FD)), y_PTD[team.member]
     number, pairs = active(start, stop, h_TF, found_F)
+    h_TF = scaled(start, stop, h_TF, row_scales_F, scaled_TF)
     y_own[:] = 0
     accumulate(found_F[start : start + number], h_TF, down_FD, y_own)
     reduce(team, y_PTD, bias_D, y_TD)
@@ -158,19 +162,41 @@ def down(
 
 
 @kernel
-def product(team, x_TD: F32, w_FD: F32 | I16, u_TF: F32, bias_F: F32 | None = None, *, found_F: I32):
+def product(
+    team,
+    x_TD: F32,
+    w_FD: F32 | I16 | I8,
+    u_TF: F32,
+    bias_F: F32 | None = None,
+    row_scales_F: F32 | None = None,
+    *,
+    found_F: I32,
+):
     """Pre-activations of all rows."""
     start, stop = share(team, len(w_FD))
     for f in range(start, stop):
         found_F[f] = f
-    recompute(found_F[start:stop], w_FD, bias_F, x_TD, u_TF, np.full(len(x_TD), -1, np.float32), u_TF)
+    least_T = np.full(len(x_TD), -1, np.float32)
+    recompute(found_F[start:stop], w_FD, row_scales_F, bias_F, x_TD, u_TF, least_T, u_TF)
 
 
 @kernel
-def down_all(team, h_TF: F32, down_FD: F32 | I16, y_TD: F32, bias_D: F32 | None = None, *, found_F: I32, y_PTD: F32):
+def down_all(
+    team,
+    h_TF: F32,
+    down_FD: F32 | I16 | I8,
+    y_TD: F32,
+    bias_D: F32 | None = None,
+    row_scales_F: F32 | None = None,
+    *,
+    found_F: I32,
+    scaled_TF: F32,
+    y_PTD: F32,
+):
     """The down projection with all rows read."""
     start, stop = share(team, len(down_FD))
     whole, y_own = start + (stop - start) // 4 * 4, y_PTD[team.member]
+    h_TF = scaled(start, stop, h_TF, row_scales_F, scaled_TF)
     y_own[:] = 0
     for f in range(start, stop):
         found_F[f] = f
@@ -222,7 +248,7 @@ def largest_products(
     u_TF[:, start:stop] = -np.inf
     number, pairs = candidates(start, stop, wanted_TF, zero_T, found_F)
     own = found_F[start : start + number]
-    recompute(own, w_FD, bias_F, x_TD, wanted_TF, zero_T, u_TF)
+    recompute(own, w_FD, np.empty(0, np.float32), bias_F, x_TD, wanted_TF, zero_T, u_TF)
     outside = 0
     if is_certified:
         outside = contradictions(own, u_TF, low_TF, high_TF, wanted_TF, zero_T, scales_F3, sizes_T3, x_TD.shape[1])
@@ -241,6 +267,15 @@ def active(start, stop, h_TF, found):
             found[start + number] = f
             number += 1
     return number, pairs
+
+
+@njit
+def scaled(start, stop, h_TF, row_scales_F, scaled_TF):
+    """The map times the scales of the down rows, which have one where weights are int8; else the map itself."""
+    if len(row_scales_F) == 0:
+        return h_TF
+    scaled_TF[:, start:stop] = h_TF[:, start:stop] * row_scales_F[start:stop]
+    return scaled_TF
 
 
 @njit

@@ -18,44 +18,56 @@ class StaleScreenError(LazyneuronError):
     """The weights were edited after their screen was made."""
 
 
-def check_weight(weight_FD: Tensor) -> None:
-    """ValueError for a weight that no kernel reads."""
-    if weight_FD.dtype not in _DTYPES or not weight_FD.is_contiguous() or weight_FD.device.type != "cpu":
+def check_weight(weight_FD: Tensor, scales: Tensor | None = None) -> None:
+    """ValueError for a weight that no kernel reads: int8 has a scale for each row, other weights have none."""
+    is_read = weight_FD.dtype in _DTYPES if scales is None else weight_FD.dtype == torch.int8
+    if not is_read or not weight_FD.is_contiguous() or weight_FD.device.type != "cpu":
         where = f"{weight_FD.dtype}, {'' if weight_FD.is_contiguous() else 'not '}contiguous, on {weight_FD.device}"
-        raise ValueError(f"kernels read contiguous fp32 or bf16 on the CPU, one row a neuron; got {where}")
+        raise ValueError(
+            "kernels read contiguous fp32 or bf16 on the CPU, one row a neuron, or int8 with a scale for each row; "
+            f"got {where}, {'no scales' if scales is None else 'and scales'}"
+        )
+    check_vector("a scale", scales, len(weight_FD))
 
 
-def check_bias(bias: Tensor | None, size: int) -> None:
-    """ValueError for a bias that a kernel would misread."""
-    if bias is not None and (bias.shape != (size,) or bias.dtype != torch.float32 or not bias.is_contiguous()):
-        raise ValueError(f"a bias is {tuple(bias.shape)}, {bias.dtype}: expected contiguous fp32 of {size}")
+def check_vector(name: str, vector: Tensor | None, size: int) -> None:
+    """ValueError for a bias, or the scales of rows, that a kernel would misread."""
+    if vector is not None and (vector.shape != (size,) or vector.dtype != torch.float32 or not vector.is_contiguous()):
+        raise ValueError(f"{name} is {tuple(vector.shape)}, {vector.dtype}: expected contiguous fp32 of {size}")
 
 
 @dataclass(frozen=True)
 class Rows:
     """A projection with one row a neuron: weight [F, D], bias [F] (of a down projection [D]) in fp32, and its screen.
 
-    ValueError for what a kernel would misread or read past its end: kernels see addresses only.
+    An int8 weight has `scales` [F] in fp32: each row counts times its own. ValueError for what a kernel would misread
+    or read past its end: kernels see addresses only.
     """
 
     weight_FD: Tensor
     bias: Tensor | None = None
     screen: Screen | None = None
     is_down: bool = False
+    scales: Tensor | None = None
 
     def __post_init__(self) -> None:
-        check_weight(self.weight_FD)
+        check_weight(self.weight_FD, self.scales)
         F, D = self.weight_FD.shape
-        check_bias(self.bias, D if self.is_down else F)
+        check_vector("a bias", self.bias, D if self.is_down else F)
         screen = self.screen
+        if screen is not None and self.scales is not None:
+            raise ValueError("an int8 weight has no screen: it is read in full")
         if screen is not None and (screen.q_FD.shape != (F, D) or screen.scales_F3.shape != (F, 3)):
             raise ValueError(f"a screen of {tuple(screen.q_FD.shape)} does not fit a weight of {(F, D)}")
 
     @property
     def tensors(self) -> list[Tensor | None]:
-        """What `of` reads: weight, bias, the screen's rows and scales; a fifth marks a screen that is not certified."""
+        """What `of` reads: weight and bias, then the rows' scales, or the screen's rows and scales.
+
+        A fifth marks a screen that is not certified.
+        """
         if self.screen is None:
-            return [self.weight_FD, self.bias]
+            return [self.weight_FD, self.bias] + [self.scales] * (self.scales is not None)
         scales_F3 = self.screen.scales_F3
         return [self.weight_FD, self.bias, self.screen.q_FD, scales_F3] + [scales_F3] * (not self.screen.is_certified)
 
@@ -64,8 +76,8 @@ class Rows:
         """Rows from their `tensors`."""
         weight_FD, bias, *screen = tensors
         assert weight_FD is not None
-        if not screen:
-            return cls(weight_FD, bias)
+        if len(screen) < 2:
+            return cls(weight_FD, bias, scales=screen[0] if screen else None)
         q_FD, scales_F3 = screen[:2]
         assert q_FD is not None
         assert scales_F3 is not None
