@@ -24,7 +24,12 @@ def test_pillows_letters_are_62_classes_each_drawn_as_often():
     assert not found.faces.any()
 
 
-def test_letters_are_drawn_once_and_then_read(monkeypatch):
+def test_letters_are_drawn_once_and_then_read(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("LAZYNEURON_CACHE", str(tmp_path / "file" / "cache"))
+    unkept = pillow_letters(copies=1).pixels
+    monkeypatch.setenv("LAZYNEURON_CACHE", str(tmp_path / "cache"))
+    assert np.array_equal(pillow_letters(copies=1).pixels, unkept)
     found = glyphs._draw_all([""], 2, (variety := glyphs.Variety(12, 25.0, 4.0)))
     first = glyphs._drawn([""], 2, variety)
     monkeypatch.setattr(glyphs, "_draw_all", None)

@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -76,14 +77,16 @@ def _drawn(faces: Sequence[str], copies: int, variety: Variety) -> Glyphs:
         with np.load(file) as kept:
             return Glyphs(**kept)
     found = _draw_all(faces, copies, variety)
-    temporary = file.with_name(f"{file.stem}.{os.getpid()}.npz")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(temporary, **found._asdict())
-    temporary.replace(file)
+    with suppress(OSError):  # drawn again the next time
+        temporary = file.with_name(f"{file.stem}.{os.getpid()}.npz")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(temporary, **found._asdict())
+        temporary.replace(file)
     return found
 
 
 def _draw_all(faces: Sequence[str], copies: int, variety: Variety) -> Glyphs:
+    """Each character `copies` times in each typeface."""
     characters = _characters(faces)
     rng = np.random.default_rng(0)
     shape = (len(faces), len(characters), copies)
