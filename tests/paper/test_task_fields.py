@@ -80,9 +80,10 @@ def window(batches: TextBatches, batch: dict[str, Tensor], row: int) -> list[int
 def mlp_parameters(batches: Batches, model: nn.Module) -> tuple[bool, bool]:
     """Whether any MLP gives anything, and whether any of its parameters is trained."""
     own = {name: p for name, p in model.named_parameters() if re.search(r"DenseReluDense|\.mlp\.", name)}
-    down = [parameter for name, parameter in own.items() if re.search(r"\.wo\.|\.fc2\.", name)]
+    down = {name: p for name, p in own.items() if re.search(r"\.(wo|fc2)\.weight", name)}
     assert down
-    return any(p.any() for p in down), any(p.requires_grad for p in own.values())
+    given = [model.get_submodule(name.rsplit(".", 2)[0])(torch.ones(1, len(p))) for name, p in down.items()]
+    return any(bool(y.any()) for y in given), any(p.requires_grad for p in own.values())
 
 
 T5_CHANGES: dict[str, tuple[Any, Seen, Any]] = {

@@ -1,4 +1,4 @@
-"""Loops of the screening kernels over the neurons of one team member: from start to stop, or those in `found`.
+"""Loops of the kernels of `skip_cpu` over the neurons of one team member: from start to stop, or those in `found`.
 
 Arrays [T, F] are shared, and each member writes the columns of its own neurons.
 """
@@ -8,7 +8,7 @@ import math
 import numpy as np
 from numba import njit
 
-from lazyneuron.kernels.arithmetic import bounds, dot, dot4, int_dot, rounded_down, rounded_up
+from lazyneuron.kernels.arithmetic import add, add4, bounds, dot, dot4, int_dot, rounded_down, rounded_up
 from lazyneuron.kernels.topk_cpu import threshold_of
 
 RELU, RELU_SQUARED, GELU, SILU = 1, 2, 3, 4
@@ -165,3 +165,41 @@ def affine(f, product, scales_F, bias_F):
     """The pre-activation of a neuron from the product with its row, which has a scale where weights are int8."""
     product *= scales_F[f] if len(scales_F) > 0 else np.float32(1)
     return product + (bias_F[f] if len(bias_F) > 0 else np.float32(0))
+
+
+@njit
+def active(start, stop, h_TF, found):
+    """The neurons that some token has active, and how many (token, neuron) pairs are."""
+    number, pairs = 0, 0
+    for f in range(start, stop):
+        before = pairs
+        for t in range(len(h_TF)):
+            pairs += h_TF[t, f] != 0
+        if pairs > before:
+            found[start + number] = f
+            number += 1
+    return number, pairs
+
+
+@njit
+def scaled(start, stop, h_TF, row_scales_F, scaled_TF):
+    """The map times the scales of the down rows, which have one where weights are int8; else the map itself."""
+    if len(row_scales_F) == 0:
+        return h_TF
+    scaled_TF[:, start:stop] = h_TF[:, start:stop] * row_scales_F[start:stop]
+    return scaled_TF
+
+
+@njit
+def accumulate(found, h_TF, down_FD, y_TD):
+    """Add the down rows of the neurons `found`, times their entries of the map."""
+    whole = 0
+    if len(h_TF) == 1:
+        whole = len(found) // 4 * 4
+        for i in range(0, whole, 4):
+            add4(y_TD[0], down_FD, found[i : i + 4], h_TF[0])
+    for i in range(whole, len(found)):
+        f = found[i]
+        for t in range(len(h_TF)):
+            if h_TF[t, f] != 0:
+                add(y_TD[t], down_FD[f], h_TF[t, f])

@@ -11,6 +11,8 @@ from lazyneuron.kernels.arithmetic import add, add4, quantise_token
 from lazyneuron.kernels.screening_cpu import (
     RELU_SQUARED,
     SILU,
+    accumulate,
+    active,
     candidates,
     contradictions,
     kth_bound,
@@ -18,6 +20,7 @@ from lazyneuron.kernels.screening_cpu import (
     products,
     recompute,
     rounding_of,
+    scaled,
     screen,
     wanted,
 )
@@ -253,44 +256,6 @@ def largest_products(
     if is_certified:
         outside = contradictions(own, u_TF, low_TF, high_TF, wanted_TF, zero_T, scales_F3, sizes_T3, x_TD.shape[1])
     report(team, number, pairs, outside, counts_P3, reads_2)
-
-
-@njit
-def active(start, stop, h_TF, found):
-    """The neurons that some token has active, and how many (token, neuron) pairs are."""
-    number, pairs = 0, 0
-    for f in range(start, stop):
-        before = pairs
-        for t in range(len(h_TF)):
-            pairs += h_TF[t, f] != 0
-        if pairs > before:
-            found[start + number] = f
-            number += 1
-    return number, pairs
-
-
-@njit
-def scaled(start, stop, h_TF, row_scales_F, scaled_TF):
-    """The map times the scales of the down rows, which have one where weights are int8; else the map itself."""
-    if len(row_scales_F) == 0:
-        return h_TF
-    scaled_TF[:, start:stop] = h_TF[:, start:stop] * row_scales_F[start:stop]
-    return scaled_TF
-
-
-@njit
-def accumulate(found, h_TF, down_FD, y_TD):
-    """Add the down rows of the neurons `found`, times their entries of the map."""
-    whole = 0
-    if len(h_TF) == 1:
-        whole = len(found) // 4 * 4
-        for i in range(0, whole, 4):
-            add4(y_TD[0], down_FD, found[i : i + 4], h_TF[0])
-    for i in range(whole, len(found)):
-        f = found[i]
-        for t in range(len(h_TF)):
-            if h_TF[t, f] != 0:
-                add(y_TD[t], down_FD[f], h_TF[t, f])
 
 
 @njit
