@@ -22,7 +22,7 @@ def long_run(scale: Scale) -> Recipe:
     """Costs one long training of T5 and one without its MLPs: at scale laptop 97,657 steps of 16 x 64 tokens, one seed.
 
     That is 100 million tokens, counted at the encoder's input: targets are not counted, tokens seen again are. The rate
-    is `t5`'s, 1 / sqrt(max(step, n)), which does not depend on how many steps follow: the run is `t5` continued.
+    is T5X's, 1 / sqrt(max(step, 10,000)), which does not depend on how many steps follow: the run is `t5` continued.
 
     | | Sparsing Law (arXiv 2411.02335) | here, scale laptop |
     | --- | --- | --- |
