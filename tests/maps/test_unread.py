@@ -46,7 +46,10 @@ def test_a_mask_by_an_unknown_name(mask: Tensor) -> None:
     assert "pass attention_mask" in found
 
 
-@pytest.mark.parametrize("name", ["valid_mask", "bool_masked_pos", "head_mask", "loss_mask", "masked_labels", "x_mask"])
+@pytest.mark.parametrize(
+    "name",
+    ["valid_mask", "bool_masked_pos", "head_mask", "loss_mask", "masked_labels", "trg_causal_mask", "x_mask"],
+)
 def test_masks_of_something_else(name: str) -> None:
     """All ones, scattered ones, or a name that says what it is."""
     scattered = torch.tensor([[1, 0, 1, 1, 0, 1], [0, 1, 0, 1, 1, 0]])

@@ -11,7 +11,7 @@ from lazyneuron.maps.masks import leading, trailing
 
 # Names of masks that say something else, and of those that are read elsewhere.
 _NOT_PADDING = re.compile(
-    r"head|pos|perm|label|loss|time_indices|lm|memory|cross|encoder|global|prompt|output|attention_mask|key_padding_mask"
+    r"head|pos|perm|causal|label|loss|time_indices|lm|memory|cross|encoder|global|prompt|output|attention_mask|key_padding_mask"
 )
 
 
